@@ -1,0 +1,67 @@
+"""Options that commands share, and the values they take."""
+
+import re
+from collections.abc import Callable
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import click
+
+UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+
+
+class Size(click.ParamType):
+    """A number of bytes: 512MiB, 2GiB, 1000000."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Read the number and its unit."""
+        if isinstance(value, int):
+            return value
+        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", value)
+        if not found or found[2].lower() not in UNITS:
+            self.fail(f"{value!r} is no size; write 512MiB or 2GiB", param, ctx)
+        return int(float(found[1]) * UNITS[found[2].lower()])
+
+
+def common(command: Callable) -> Callable:
+    """Add the options that every command with work to do takes."""
+    for option in reversed(
+        [
+            click.option(
+                "--backend", default="numba", show_default=True, envvar="WNCORE_BACKEND", help="Who does the arithmetic."
+            ),
+            click.option("--device", help="Device of the backend, for those that have one: cuda, cuda:1."),
+            click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of all that is random."),
+            click.option("--memory", default="1GiB", show_default=True, type=Size(), help="To hold data in."),
+            click.option("--threads", type=click.IntRange(1), help="Default: all cores of this process."),
+            click.option("--quiet", is_flag=True, help="No progress and no notes on stderr."),
+            click.option("--debug", is_flag=True, expose_value=False, help="Show where an error came from."),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+def make_backend(name: str, device: str | None, threads: int | None) -> Any:
+    """Build the chosen backend with the options that were given."""
+    from wncore.backend import get_backend
+
+    given = {"device": device, "threads": threads}
+    return get_backend(name, **{key: value for key, value in given.items() if value is not None})
+
+
+def match_layers(names: list[str], patterns: tuple[str, ...]) -> list[str]:
+    """Return the names that any pattern matches, all without a pattern."""
+    from wncore.errors import InputError
+
+    chosen = [name for name in names if not patterns or any(fnmatchcase(name, pattern) for pattern in patterns)]
+    if not chosen:
+        known = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
+        raise InputError(f"--layer {' '.join(patterns)} matches none of the {len(names)} layers: {known}")
+    return chosen
+
+
+SOURCE = click.Path(path_type=Path)

@@ -1,0 +1,109 @@
+"""What a backend is, and how one is found.
+
+A backend is any object with the methods of `Backend`. It is declared under the entry-point group ``wncore.backends``
+and imported only when somebody asks for it by name. How to write one: backends/README.md.
+"""
+
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+from wncore.errors import BackendAmbiguous, BackendNotFound, BackendUnavailable
+
+GROUP = "wncore.backends"
+Array = Any  # the backend's own array type
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """The few coarse operations that are worth a fast implementation; each has its definition in the core.
+
+    Letters: n tokens, d inputs, m neurons, k experts, p pairs, b bins. Arrays are the backend's own. Arguments arrive
+    checked and finite, floats in one of `dtypes`; nothing may be written into. Answers with one number a neuron, and
+    all that feeds a certificate (histogram, distance_bounds), are float64; others keep their input's dtype. What a
+    backend cannot do raises NotImplementedError with the reason: there is no silent fallback.
+    """
+
+    name: ClassVar[str]
+    dtypes: ClassVar[tuple[str, ...]]
+
+    def asarray(self, x: Any, dtype: str) -> Array:
+        """Take a NumPy array over: floats become `dtype`, integers int64. May share memory with x."""
+        ...
+
+    def to_numpy(self, x: Array) -> Any:
+        """Give an array back as NumPy, with its dtype."""
+        ...
+
+    def gaussian_distance(self, y: Array) -> Array:
+        """`wncore.wasserstein.gaussian_distance`: (n, m) -> (m,) float64."""
+        ...
+
+    def histogram(self, y: Array, edges: Array) -> tuple[Array, Array, Array]:
+        """`wncore.histogram.histogram`: (n, m), (m, b + 1) float64 -> (m, b + 2) int64, (m, b + 2), (m, 4) float64."""
+        ...
+
+    def distance_bounds(self, edges: Array, counts: Array, sums: Array, powers: Array) -> tuple[Array, Array]:
+        """`wncore.streaming.distance_bounds`: (m, b + 1), (m, b + 2), (m, b + 2), (m, 4) -> (m,), (m,), all float64."""
+        ...
+
+    def mapping_difficulty(self, x: Array, y: Array, left: Array, right: Array) -> Array:
+        """`wncore.difficulty.mapping_difficulty`: (n, d), (n, m), (p,), (p,) -> (m,) float64."""
+        ...
+
+    def routed_linear(self, x: Array, weights: Array, bias: Array | None, labels: Array) -> Array:
+        """`wncore.routing.routed_linear`: (n, d), (k, m, d), (m,) or None, (n,) -> (n, m), dtype kept."""
+        ...
+
+
+def available() -> dict[str, str]:
+    """Map the name of each registered backend to ``module:attribute (distribution version)``; imports none."""
+    return {point.name: f"{point.value} ({owner(point)})" for point in entry_points(group=GROUP)}
+
+
+def owner(point: EntryPoint) -> str:
+    """Name the distribution that declares an entry point."""
+    return f"{point.dist.name} {point.dist.version}" if point.dist else "no distribution"
+
+
+def load(name: str) -> Any:
+    """Import the class behind a registered name, or behind a plain ``module:attribute``.
+
+    Raises
+    ------
+    BackendNotFound, BackendAmbiguous, BackendUnavailable
+        If no distribution, or more than one, declares the name, or its module cannot be imported.
+    """
+    if ":" in name:
+        point = EntryPoint(name, name, GROUP)
+    else:
+        found = {point.value: point for point in entry_points(group=GROUP, name=name)}
+        if not found:
+            known = ", ".join(sorted(available())) or "none"
+            raise BackendNotFound(f"there is no backend {name!r}; installed: {known}; `wncore backends` lists them")
+        if len(found) > 1:
+            owners = ", ".join(sorted(f"{owner(point)} ({value})" for value, point in found.items()))
+            raise BackendAmbiguous(f"backend {name!r} is declared by {owners}; uninstall all but one")
+        point = next(iter(found.values()))
+    try:
+        return point.load()
+    except (ImportError, AttributeError) as error:
+        raise BackendUnavailable(f"backend {name!r} cannot be imported from {point.value!r}: {error}") from error
+
+
+def get_backend(name: str = "numpy", **options: Any) -> Backend:
+    """Build a backend by name; options go to its constructor: ``get_backend("torch", device="cuda")``.
+
+    Raises
+    ------
+    BackendError
+        As `load`; and `BackendUnavailable` when a dependency is missing or an option is not the backend's.
+    """
+    cls = load(name)
+    try:
+        return cls(**options)
+    except ImportError as error:
+        hint = getattr(cls, "install_hint", f"pip install 'wncore[{name}]'")
+        raise BackendUnavailable(f"backend {name!r} needs {error.name!r}, which is not installed: {hint}") from error
+    except TypeError as error:
+        given = ", ".join(f"{key}={value!r}" for key, value in options.items())
+        raise BackendUnavailable(f"backend {name!r} does not take the options {given}: {error}") from error

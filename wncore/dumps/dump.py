@@ -1,0 +1,249 @@
+"""Opening a dump: find its files, recognise its tensors, check that they fit together. No tensor is read, but weights
+that two files hold are compared."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from wncore.dumps.header import DTYPES, Entry, Header, read_header
+from wncore.dumps.layer import Layer, as_column
+from wncore.dumps.sources import find_files
+from wncore.dumps.tensor import CHUNK, Tensor
+from wncore.errors import DumpError
+
+SUFFIXES = {
+    "input": "input",
+    "inputs": "input",
+    "output": "output",
+    "outputs": "output",
+    "weight": "weight",
+    "bias": "bias",
+    "gram": "gram",
+}
+MASK = "tokens.mask"
+UNNAMED = "layer"
+"""What a layer is called whose tensors are named just "input", "weight" and so on."""
+
+Piece = tuple[Header, Entry]
+
+
+@dataclass(frozen=True)
+class Dump:
+    """The layers of one or more files, in the order of their names, numbers by value."""
+
+    source: str
+    layers: dict[str, Layer]
+    metadata: dict[str, str]
+    files: tuple[Path, ...]
+    notes: tuple[str, ...] = ()
+    """What was passed over, and why."""
+
+
+@dataclass
+class _Found:
+    """Tensors by layer and part, as the files are read."""
+
+    parts: dict[str, dict[str, list[Piece]]] = field(default_factory=dict)
+    masks: list[Piece] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def open_dump(*sources: str | Path, length: int | None = None) -> Dump:
+    """Open files, a sharded set by its index, or a folder of either, as one dump.
+
+    An input or output that several files hold is one tensor, cut between tokens, in the order of the files. `length`
+    is the tokens of a sequence, for a dump that does not say.
+
+    Raises
+    ------
+    DumpError
+        If a file is damaged, or the tensors of a layer do not fit together, or there is no layer.
+    """
+    paths = find_files([Path(source) for source in sources])
+    headers = [read_header(path) for path in paths]
+    metadata = _merge_metadata(headers)
+    found = _Found()
+    for header in headers:
+        for name, entry in header.tensors.items():
+            _recognise(header, name, entry, found)
+    length = _sequence_length(metadata) or length
+    layers = {name: _layer(name, parts, found, length) for name, parts in found.parts.items()}
+    _share_inputs(layers, metadata, found)
+    kept = {name: layers[name] for name in sorted(layers, key=_by_number)}
+    for layer in kept.values():
+        _check_shapes(layer)
+    if not kept:
+        raise DumpError(f"{', '.join(map(str, sources))} holds no layer: no floating tensor of two or more axes")
+    return Dump(", ".join(map(str, sources)), kept, metadata, tuple(paths), tuple(found.notes))
+
+
+def _merge_metadata(headers: Iterable[Header]) -> dict[str, str]:
+    merged: dict[str, str] = {}
+    for header in headers:
+        schema = header.metadata.get("wncore.schema", "1")
+        if schema != "1":
+            raise DumpError(f"{header.path} has schema {schema!r}; this version reads schema 1: install a newer wncore")
+        for key, value in header.metadata.items():
+            if merged.setdefault(key, value) != value and key.startswith("wncore."):
+                raise DumpError(
+                    f"{header.path} says {key} = {value!r}, another file of the dump {merged[key]!r}; "
+                    f"score them one by one"
+                )
+    return merged
+
+
+def _sequence_length(metadata: dict[str, str]) -> int | None:
+    text = metadata.get("wncore.sequence_length")
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and 0 < int(text[:19]) < 2**62):
+        raise DumpError(f"wncore.sequence_length is {text[:40]!r}; it must be a positive number")
+    return int(text)
+
+
+def _recognise(header: Header, name: str, entry: Entry, found: _Found) -> None:
+    owner, _, suffix = name.rpartition(".")
+    part = SUFFIXES.get(suffix)
+    where = f"{name} in {header.path}"
+    if 0 in entry.shape:
+        raise DumpError(f"{where} is empty: its shape is {entry.shape}; capture it again")
+    if name == MASK:
+        if entry.dtype not in ("BOOL", "U8"):
+            raise DumpError(f"{where} has type {entry.dtype}; a mask is BOOL or U8")
+        found.masks.append(as_column(header, entry))
+        return
+    floating = entry.dtype in DTYPES and entry.dtype not in ("BOOL", "U8")
+    if not floating:
+        if part is not None:
+            raise DumpError(f"{where} has type {entry.dtype}; a floating type is needed (dequantise it first)")
+        found.notes.append(f"{name} is passed over: its type is {entry.dtype}")
+        return
+    if part == "bias" and len(entry.shape) == 1:
+        header, entry = as_column(header, entry)
+    elif len(entry.shape) < 2 or (part in ("weight", "gram", "bias") and len(entry.shape) != 2):
+        found.notes.append(f"{name} is passed over: its shape is {entry.shape}")
+        return
+    pieces = found.parts.setdefault((owner or UNNAMED) if part else name, {}).setdefault(part or "output", [])
+    if any(other is header for other, _ in pieces):
+        raise DumpError(f"{header.path} holds {name} under two names (.input and .inputs?); keep one")
+    pieces.append((header, entry))
+
+
+def _layer(name: str, parts: dict[str, list[Piece]], found: _Found, length: int | None) -> Layer:
+    tensors = {part: _tensor(f"{name}.{part}", part, pieces) for part, pieces in parts.items()}
+    source = tensors.get("output") or tensors.get("input")
+    mask = _mask(source, found.masks) if source is not None else None
+    return Layer(name, mask=mask, sequence_length=length, **tensors)
+
+
+def _tensor(name: str, part: str, pieces: list[Piece]) -> Tensor:
+    (first_header, first), *others = pieces
+    for header, entry in others:
+        if entry.dtype != first.dtype or entry.shape[-1] != first.shape[-1]:
+            raise DumpError(
+                f"{name} is {first.dtype} {first.shape} in {first_header.path} and {entry.dtype} {entry.shape} in "
+                f"{header.path}; pieces must have one type and width"
+            )
+    if part in ("input", "output"):
+        return Tensor(name, tuple(pieces))
+    one = Tensor(name, (pieces[0],))
+    for piece in pieces[1:]:
+        if not _same_bytes(one, Tensor(name, (piece,))):
+            raise DumpError(f"{name} differs between {first_header.path} and {piece[0].path}; keep the right one")
+    return one
+
+
+def _same_bytes(a: Tensor, b: Tensor) -> bool:
+    if a.rows != b.rows:
+        return False
+    return all(
+        a.read(rows).tobytes() == b.read(rows).tobytes() for rows in a.chunks(a.columns * a.itemsize, CHUNK)
+    )
+
+
+def _mask(source: Tensor, masks: list[Piece]) -> Tensor | None:
+    """Find the mask of a tensor: each file's own, or the one mask of the set if it is as long as the tensor."""
+    if not masks:
+        return None
+    by_file = {header.path: (header, entry) for header, entry in masks}
+    own = [by_file.get(header.path) for header, _ in source.pieces]
+    if all(own):
+        mask = Tensor(MASK, tuple(piece for piece in own if piece))
+        fits = all(piece and piece[1].rows == entry.rows for piece, (_, entry) in zip(own, source.pieces, strict=True))
+    else:
+        mask = Tensor(MASK, tuple(masks))
+        fits = mask.rows == source.rows
+    if not fits:
+        raise DumpError(f"tokens.mask has {mask.rows} positions and {source.name} {source.rows} tokens; they must agree")
+    return mask
+
+
+def _share_inputs(layers: dict[str, Layer], metadata: dict[str, str], found: _Found) -> None:
+    text = metadata.get("wncore.shared_inputs")
+    if text is None:
+        return
+    try:
+        shared = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DumpError(f"wncore.shared_inputs is not JSON: {error}") from error
+    if not isinstance(shared, dict) or not all(isinstance(value, str) for value in shared.values()):
+        raise DumpError("wncore.shared_inputs must map the name of a layer to the name of another")
+    for name, owner in shared.items():
+        reader, source = layers.get(name), layers.get(owner)
+        if reader is None or reader.input is not None:
+            continue
+        if source is None or source.input is None:
+            raise DumpError(f"wncore.shared_inputs says that {name} reads the input of {owner}, which is not there")
+        if reader.output is None:
+            mask = source.mask
+        else:
+            mask = reader.mask
+        layers[name] = Layer(
+            name, source.input, reader.output, reader.weight, reader.bias, reader.gram, mask, reader.sequence_length
+        )
+
+
+def _check_shapes(layer: Layer) -> None:
+    def demand(fits: bool, what: str) -> None:
+        if not fits:
+            raise DumpError(f"{layer.name}: {what}; the tensors are not of one layer and one run")
+
+    x, y, w, b, h = layer.input, layer.output, layer.weight, layer.bias, layer.gram
+    if x is not None and y is not None:
+        demand(x.rows == y.rows, f"input has {x.rows} tokens, output {y.rows}")
+    if x is not None and w is not None:
+        demand(x.columns == w.columns, f"input has {x.columns} channels, weight {w.columns} columns")
+    if y is not None and w is not None:
+        demand(y.columns == w.rows, f"output has {y.columns} neurons, weight {w.rows} rows")
+    if b is not None:
+        demand(layer.neurons in (0, b.rows), f"bias has {b.rows} entries for {layer.neurons} neurons")
+    if h is not None:
+        width = w.columns if w is not None else x.columns if x is not None else h.columns
+        demand(h.rows == h.columns == width, f"gram is {h.rows} x {h.columns} for {width} inputs")
+
+
+def _by_number(name: str) -> list[tuple[int, int, str]]:
+    """Sort layers.9 before layers.10."""
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in name.split(".")]
+
+
+def scorable_layers(dump: Dump, names: Sequence[str]) -> list[Layer]:
+    """Return the named layers that have outputs or inputs and weights.
+
+    Raises
+    ------
+    DumpError
+        If one of them has an input or a bias, but not what it takes, or none has anything but weights.
+    """
+    chosen = [dump.layers[name] for name in names]
+    for layer in chosen:
+        if layer.input is not None and not layer.scorable:
+            raise DumpError(f"{layer.name} has an input but neither weight nor output; add one, or leave it out: --layer")
+    ready = [layer for layer in chosen if layer.scorable]
+    if not ready:
+        raise DumpError(
+            f"{dump.source} holds weights but no activations of {', '.join(names[:3])}; a dump needs each layer's "
+            f"output, or its input and weight"
+        )
+    return ready

@@ -1,0 +1,121 @@
+"""One linear layer of a dump: its tensors, and which of its tokens count."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wncore.dumps.header import Entry, Header
+from wncore.dumps.tensor import Tensor
+from wncore.errors import DumpError, InputError
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Which rows of a layer's tensors count, n of r, and how the n that do form sequences."""
+
+    keep: NDArray[np.bool_]
+    """(r,)"""
+    sequence: NDArray[np.int64]
+    """(n,) number of the sequence that each belongs to; rising. Every token its own if the length is unknown."""
+    first: NDArray[np.bool_]
+    """(n,) the first token of its sequence that was not padding; none if the length is unknown."""
+
+    @property
+    def count(self) -> int:
+        """The number n of tokens that count."""
+        return len(self.sequence)
+
+    @property
+    def all_kept(self) -> bool:
+        """Whether every row counts."""
+        return len(self.sequence) == len(self.keep)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What a dump holds of a linear layer; whatever is absent is None."""
+
+    name: str
+    input: Tensor | None = None
+    output: Tensor | None = None
+    weight: Tensor | None = None
+    bias: Tensor | None = None
+    gram: Tensor | None = None
+    mask: Tensor | None = None
+    """(r, 1), 1 where a token counts"""
+    sequence_length: int | None = None
+
+    @property
+    def neurons(self) -> int:
+        """The number m of outputs."""
+        if self.output is not None:
+            return self.output.columns
+        return self.weight.rows if self.weight is not None else 0
+
+    @property
+    def rows(self) -> int:
+        """The number r of tokens, padding included."""
+        source = self.output or self.input
+        return source.rows if source is not None else 0
+
+    @property
+    def scorable(self) -> bool:
+        """Whether there are outputs, or what they can be computed from."""
+        return self.output is not None or (self.input is not None and self.weight is not None)
+
+    def tokens(self, skip: int = 0) -> Tokens:
+        """Say which tokens count when padding and the first `skip` tokens of every sequence are left out.
+
+        Raises
+        ------
+        InputError
+            If `skip` is negative, or positive while the sequence length is unknown, or leaves fewer than 2 tokens.
+        DumpError
+            If the mask holds other values than 0 and 1, or fewer than 2 tokens.
+        """
+        if skip < 0:
+            raise InputError(f"the number of tokens to skip cannot be negative; got {skip}")
+        keep = np.ones(self.rows, bool) if self.mask is None else self._read_mask(self.mask)
+        sequence = self._sequences()
+        if sequence is None:
+            if skip:
+                raise InputError(
+                    f"{self.name}: --skip-tokens needs the length of a sequence, and the dump does not name one; "
+                    f"set wncore.sequence_length in its metadata, or give --length"
+                )
+            count = int(keep.sum())
+            chosen = Tokens(keep, np.arange(count), np.zeros(count, bool))
+        else:
+            seen = np.cumsum(keep)
+            starts = np.flatnonzero(np.diff(sequence, prepend=-1))
+            rank = seen - 1 - np.repeat(seen[starts] - keep[starts], np.diff(starts, append=len(sequence)))
+            keep = keep & (rank >= skip)
+            chosen = Tokens(keep, sequence[keep], rank[keep] == 0)
+        if chosen.count < 2:
+            raise InputError(f"{self.name} has {chosen.count} tokens that count, of {self.rows}; at least 2 are needed")
+        return chosen
+
+    def _read_mask(self, mask: Tensor) -> NDArray[np.bool_]:
+        values = mask.read()[:, 0].view(np.uint8)
+        if values.size and values.max() > 1:
+            raise DumpError(f"tokens.mask holds {int(values.max())}; only 0 (padding) and 1 (counts) are known")
+        return values.astype(bool)
+
+    def _sequences(self) -> NDArray[np.int64] | None:
+        source = self.output or self.input
+        numbers: list[NDArray[np.int64]] = []
+        count = 0
+        for _, entry in source.pieces if source is not None else ():
+            length = entry.shape[-2] if len(entry.shape) > 2 else self.sequence_length
+            if not length:
+                return None
+            numbers.append(count + np.arange(entry.rows) // length)  # every piece starts a sequence
+            count = int(numbers[-1][-1]) + 1
+        return np.concatenate(numbers) if numbers else None
+
+
+def as_column(header: Header, entry: Entry) -> tuple[Header, Entry]:
+    """Give a vector or a mask of any shape the shape (length, 1)."""
+    count = entry.rows * entry.shape[-1]
+    return header, Entry(entry.dtype, (count, 1), entry.offset)

@@ -1,0 +1,128 @@
+"""Tensors that stay on the disk: rows and columns are read when asked for, never through mapped memory.
+
+(Pages of a mapped file count as resident memory, so reading a large file through a map would break `--memory`.)
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import ml_dtypes
+import numpy as np
+from numpy.typing import NDArray
+
+from wncore.dumps.header import DTYPES, Entry, Header
+from wncore.errors import DumpError, NonFiniteError
+
+CHUNK = 8 * 2**20
+"""Bytes read at a time when only some columns are kept."""
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A matrix (rows, columns) in one file or, piece by piece along its rows, in several."""
+
+    name: str
+    pieces: tuple[tuple[Header, Entry], ...]
+
+    @property
+    def rows(self) -> int:
+        """All axes but the last, all pieces."""
+        return sum(entry.rows for _, entry in self.pieces)
+
+    @property
+    def columns(self) -> int:
+        """The last axis."""
+        return self.pieces[0][1].shape[-1]
+
+    @property
+    def dtype(self) -> str:
+        """As safetensors calls it: "BF16", "F32"."""
+        return self.pieces[0][1].dtype
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of a value on the disk."""
+        return DTYPES[self.dtype].itemsize
+
+    def read(self, rows: slice = slice(None), columns: slice = slice(None)) -> NDArray:
+        """Read a part as it is stored: (rows, columns), in the file's dtype."""
+        first, last, _ = rows.indices(self.rows)
+        left, right, _ = columns.indices(self.columns)
+        out = np.empty((max(last - first, 0), right - left), DTYPES[self.dtype])
+        done = start = 0
+        for header, entry in self.pieces:
+            low, high = max(first - start, 0), min(last - start, entry.rows)
+            if low < high:
+                _read(header, self.name, entry, low, out[done : done + high - low], left)
+                done += high - low
+            start += entry.rows
+        return out
+
+    def chunks(self, row_bytes: int, budget: int) -> Iterator[slice]:
+        """Cut the rows so that `row_bytes` for each row of a slice stay below `budget`."""
+        step = max(1, budget // max(1, row_bytes))
+        for first in range(0, self.rows, step):
+            yield slice(first, min(self.rows, first + step))
+
+    def check_finite(self, part: NDArray) -> None:
+        """Raise `NonFiniteError` for the whole tensor if a part of it that was read holds NaN or infinity."""
+        if is_finite(part):
+            return
+        count, first = 0, None
+        for rows in self.chunks(self.columns * self.itemsize, CHUNK):
+            bad = ~np.isfinite(as_floats(self.read(rows)))
+            if first is None and bad.any():
+                row, column = np.argwhere(bad)[0]
+                first = (rows.start + int(row), int(column))
+            count += int(bad.sum())
+        raise NonFiniteError(
+            f"{self.name} holds NaN or infinity: {count} of its {self.rows * self.columns} values, the first at "
+            f"token {first[0] if first else '?'}, channel {first[1] if first else '?'}; leave such tokens out with "
+            f"tokens.mask, or capture the layer again in a wider dtype"
+        )
+
+
+def _read(header: Header, name: str, entry: Entry, low: int, out: NDArray, left: int) -> None:
+    """Fill out (k, c) with the columns from `left` of the rows from `low`."""
+    width, itemsize = entry.shape[-1], out.itemsize
+    try:
+        with header.path.open("rb", buffering=0) as file:
+            state = os.fstat(file.fileno())
+            if (state.st_size, state.st_mtime_ns) != header.stamp:
+                raise DumpError(f"{header.path} changed while it was being read; wait for its writer and start again")
+            file.seek(entry.offset + low * width * itemsize)
+            if out.shape[1] == width:
+                _fill(file, out, header, name)
+                return
+            step = max(1, CHUNK // (width * itemsize))
+            buffer = np.empty((min(step, len(out)), width), out.dtype)
+            for first in range(0, len(out), step):
+                part = buffer[: min(step, len(out) - first)]
+                _fill(file, part, header, name)
+                out[first : first + len(part)] = part[:, left : left + out.shape[1]]
+    except OSError as error:
+        raise DumpError(f"{header.path} cannot be read: {error.strerror or error}") from error
+
+
+def _fill(file, array: NDArray, header: Header, name: str) -> None:
+    view = memoryview(array.reshape(-1).view(np.uint8))
+    while len(view):
+        count = file.readinto(view[: 2**30])
+        if not count:
+            raise DumpError(f"{header.path} ends within {name}; it is truncated, write it again")
+        view = view[count:]
+
+
+def is_finite(array: NDArray) -> bool:
+    """Whether no value is NaN or infinite; fast for bfloat16, whose exponent is all ones then."""
+    if array.dtype == ml_dtypes.bfloat16:
+        return not bool(((array.view(np.uint16) & 0x7F80) == 0x7F80).any())
+    return bool(np.isfinite(array).all())
+
+
+def as_floats(array: NDArray) -> NDArray:
+    """Widen to the dtype of arithmetic, exactly: float64 stays, everything narrower becomes float32."""
+    if array.dtype == ml_dtypes.bfloat16:  # the upper half of a float32
+        return (array.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+    return array.astype(np.float64 if array.dtype == np.float64 else np.float32, copy=False)

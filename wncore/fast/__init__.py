@@ -1,0 +1,96 @@
+"""The fast CPU backend "numba": the definitions again, for speed, certified against them.
+
+Each operation works on blocks of neurons, transposed so that a neuron's outputs lie side by side. A block belongs to
+one thread, and no sum crosses a block, so results do not depend on the number of threads or on the width of a tile.
+"""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, ClassVar
+
+import numpy as np
+
+from wncore.errors import InputError
+from wncore.fast import bounds, difficulty, distance, histogram
+from wncore.fast.blocks import WIDTH
+from wncore.normal import quantile_cells
+from wncore.reference import NumpyBackend
+
+
+class NumbaBackend(NumpyBackend):
+    """Numba kernels and BLAS on `threads` cores (default: all that this process may use)."""
+
+    name: ClassVar[str] = "numba"
+
+    def __init__(self, threads: int | None = None) -> None:
+        if threads is not None and threads < 1:
+            raise InputError(f"the number of threads must be at least 1; got {threads}")
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self.threads = threads or cores
+        self._pool = ThreadPoolExecutor(self.threads)
+
+    def asarray(self, x: Any, dtype: str) -> np.ndarray:
+        """Keep NumPy arrays, made contiguous; floats become `dtype`, integers int64."""
+        return np.ascontiguousarray(super().asarray(x, dtype))
+
+    def gaussian_distance(self, y: np.ndarray) -> np.ndarray:
+        """Sort each neuron once (NumPy's vectorised sort), then one compiled pass."""
+        out = np.empty(y.shape[1])
+        edges, means = quantile_cells(len(y))
+
+        def work(first: int, last: int) -> None:
+            rows = distance.sorted_block(y, first, last)
+            distance.exact(rows, edges, means, out[first:last])
+
+        self._blocks(y.shape[1], work)
+        return out
+
+    def histogram(self, y: np.ndarray, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Find bins through a guide table instead of a search."""
+        m, bins = len(edges), edges.shape[1] - 1
+        counts, sums, powers = np.zeros((m, bins + 2), np.int64), np.zeros((m, bins + 2)), np.zeros((m, 4))
+        self._blocks(m, lambda first, last: histogram.count(y, edges, first, last, counts, sums, powers))
+        return counts, sums, powers
+
+    def distance_bounds(
+        self, edges: np.ndarray, counts: np.ndarray, sums: np.ndarray, powers: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Walk each neuron's bins once."""
+        low, high = np.zeros(len(edges)), np.zeros(len(edges))
+        self._blocks(
+            len(edges), lambda first, last: bounds.bracket(edges, counts, sums, powers, first, last, low, high)
+        )
+        return low, high
+
+    def mapping_difficulty(self, x: np.ndarray, y: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+        """Take the differences in compiled code, the medians by NumPy's selection."""
+        out = np.zeros(y.shape[1])
+        if len(left) < 2:
+            return out
+        dx = difficulty.input_distances(x, left, right)
+        closeness = dx.max() / dx
+
+        def work(first: int, last: int) -> None:
+            out[first:last] = difficulty.block(y, left, right, closeness, first, last)
+
+        self._blocks(y.shape[1], work)
+        return out
+
+    def routed_linear(self, x: np.ndarray, weights: np.ndarray, bias: Any, labels: np.ndarray) -> np.ndarray:
+        """Let BLAS multiply, expert by expert, in the input's dtype."""
+        if len(weights) == 1:
+            out = x @ weights[0].T
+        else:
+            out = np.zeros((len(x), weights.shape[1]), x.dtype)
+            for expert, weight in enumerate(weights):
+                mine = np.flatnonzero(labels == expert)
+                out[mine] = x[mine] @ weight.T
+        if bias is not None:
+            out += bias
+        return out
+
+    def _blocks(self, m: int, work: Callable[[int, int], None]) -> None:
+        """Do `work(first, last)` for every block of neurons, on all threads."""
+        starts = range(0, m, WIDTH)
+        list(self._pool.map(lambda first: work(first, min(m, first + WIDTH)), starts))

@@ -1,0 +1,141 @@
+"""The outputs of a layer, tile by tile or batch by batch, in bounded memory.
+
+They are read from the dump, or computed from its inputs and weights, as floats, without padding, and checked finite.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wncore.backend import Backend
+from wncore.dumps.layer import Layer, Tokens
+from wncore.dumps.tensor import Tensor, as_floats, is_finite
+from wncore.errors import MemoryBudgetError, NonFiniteError
+
+NARROW = 64
+"""Columns that are widened to float32 at a time."""
+
+
+class Outputs:
+    """Reads or computes the outputs (n, m) of one layer; `memory` is in bytes, for all that is held at a time."""
+
+    def __init__(self, layer: Layer, tokens: Tokens, backend: Backend, memory: int) -> None:
+        self.layer, self.tokens, self.backend, self.memory = layer, tokens, backend, memory
+        parts = [layer.output] if layer.output is not None else [layer.input, layer.weight, layer.bias]
+        wide = any(part is not None and part.dtype == "F64" for part in parts)
+        self.dtype = "float64" if wide else "float32"
+        self._itemsize = 8 if wide else 4
+        self._input: NDArray | None = None
+
+    def tiles(self) -> Iterator[tuple[slice, NDArray]]:
+        """Yield all tokens of a few neurons at a time: (columns, outputs (n, t)).
+
+        Raises
+        ------
+        NonFiniteError
+            If an output that counts is NaN or infinite.
+        MemoryBudgetError
+            If not even one neuron fits.
+        """
+        return self._computed_tiles() if self.layer.output is None else self._stored_tiles(self.layer.output)
+
+    def batches(self, columns: slice, rows: int) -> Iterator[NDArray]:
+        """Yield up to `rows` tokens of the given neurons at a time, in order, padding left out."""
+        for first in range(0, self.layer.rows, rows):
+            part = slice(first, min(self.layer.rows, first + rows))
+            if self.tokens.keep[part].any():
+                yield self._batch(part, columns)
+
+    def columns(self, columns: slice) -> NDArray:
+        """Return all tokens of the given neurons, (n, t)."""
+        out = np.empty((self.tokens.count, columns.stop - columns.start), self.dtype)
+        done = 0
+        for part in self.batches(columns, self._batch_rows(columns.stop - columns.start)):
+            out[done : done + len(part)] = part
+            done += len(part)
+        return out
+
+    def _stored_tiles(self, output: Tensor) -> Iterator[tuple[slice, NDArray]]:
+        as_is = output.itemsize == self._itemsize and self.tokens.all_kept
+        narrow = output.columns if as_is else NARROW
+        spare = self._workspace() + (0 if as_is else self.layer.rows * NARROW * self._itemsize)
+        for wide in self._split(output.columns, output.itemsize, spare):
+            raw = output.read(columns=wide)
+            for first in range(0, raw.shape[1], narrow):
+                part = raw[:, first : first + narrow]
+                part = part if self.tokens.all_kept else part[self.tokens.keep]
+                output.check_finite(part)
+                yield slice(wide.start + first, wide.start + first + part.shape[1]), as_floats(part)
+
+    def _computed_tiles(self) -> Iterator[tuple[slice, NDArray]]:
+        source = self.layer.input
+        size = self.layer.rows * (source.columns if source is not None else 0) * self._itemsize
+        spare = self._workspace()
+        if size <= self.memory // 2:  # read the input once, keep it
+            spare += size
+            self._input = self._read_input(slice(0, self.layer.rows))
+        for wide in self._split(self.layer.neurons, self._itemsize, spare):
+            yield wide, self.columns(wide)
+        self._input = None
+
+    def _split(self, columns: int, itemsize: int, spare: int) -> Iterator[slice]:
+        width = (self.memory - spare) // (self.layer.rows * itemsize)
+        if width < 1:
+            need = spare + self.layer.rows * itemsize
+            raise MemoryBudgetError(
+                f"{self.layer.name}: one neuron's {self.layer.rows} outputs need {need / 2**20:.0f} MiB at least, and "
+                f"{self.memory / 2**20:.0f} MiB are allowed; give more --memory, or --streaming"
+            )
+        width = width if width < 16 else width // 16 * 16
+        count = -(-columns // min(width, columns))
+        bounds = [columns * i // count for i in range(count + 1)]
+        return (slice(a, b) for a, b in zip(bounds, bounds[1:], strict=False))
+
+    def _workspace(self) -> int:
+        """Bytes that scoring needs beside the tile: rows that are sorted, differences of pairs, read buffers."""
+        return 2 * 16 * self.layer.rows * 12 + 2**25
+
+    def _batch_rows(self, width: int) -> int:
+        source = self.layer.output or self.layer.input
+        held = width * self._itemsize + (source.columns * (self._itemsize + source.itemsize) if source else 0)
+        return max(1, min(self.memory // 8, 2**26) // held)
+
+    def _batch(self, rows: slice, columns: slice) -> NDArray:
+        output, weight, bias = self.layer.output, self.layer.weight, self.layer.bias
+        if output is not None:
+            raw = output.read(rows, columns)[self.tokens.keep[rows]]
+            output.check_finite(raw)
+            return as_floats(raw)
+        assert weight is not None  # a layer that is scored has outputs, or input and weight
+        x = self._input[self._kept_before(rows.start) : self._kept_before(rows.stop)] if self._input is not None else None
+        x = self.backend.asarray(self._read_input(rows) if x is None else x, self.dtype)
+        w = self.backend.asarray(self._floats(weight, columns)[None], self.dtype)
+        b = None if bias is None else self.backend.asarray(self._floats(bias, columns)[:, 0], self.dtype)
+        labels = self.backend.asarray(np.zeros(len(x), np.int64), "int64")
+        y = self.backend.to_numpy(self.backend.routed_linear(x, w, b, labels))
+        if not is_finite(y):
+            raise NonFiniteError(
+                f"{self.layer.name}: outputs computed from input and weight overflow {self.dtype}; scale the input down"
+            )
+        return y
+
+    def _read_input(self, rows: slice) -> NDArray:
+        source = self.layer.input
+        assert source is not None
+        parts = []
+        for part in source.chunks(source.columns * (source.itemsize + self._itemsize), 2**26):
+            low, high = max(part.start, rows.start), min(part.stop, rows.stop)
+            if low < high:
+                raw = source.read(slice(low, high))[self.tokens.keep[low:high]]
+                source.check_finite(raw)
+                parts.append(as_floats(raw))
+        return np.concatenate(parts).astype(self.dtype, copy=False)
+
+    def _floats(self, tensor: Tensor, rows: slice) -> NDArray:
+        raw = tensor.read(rows)
+        tensor.check_finite(raw)
+        return as_floats(raw).astype(self.dtype, copy=False)
+
+    def _kept_before(self, row: int) -> int:
+        return row if self.tokens.all_kept else int(np.count_nonzero(self.tokens.keep[:row]))

@@ -1,0 +1,32 @@
+"""The definitions of the core, bound as the backend "numpy": what every other backend is certified against."""
+
+from typing import Any, ClassVar
+
+import numpy as np
+
+from wncore import difficulty, histogram, routing, streaming, wasserstein
+
+
+class NumpyBackend:
+    """Plain NumPy in float64, written to be read."""
+
+    name: ClassVar[str] = "numpy"
+    dtypes: ClassVar[tuple[str, ...]] = ("float64", "float32")
+
+    def asarray(self, x: Any, dtype: str) -> np.ndarray:
+        """Keep NumPy arrays; floats become `dtype`, integers int64."""
+        array = np.asarray(x)
+        return array.astype(np.int64 if array.dtype.kind in "iub" else dtype, copy=False)
+
+    def to_numpy(self, x: np.ndarray) -> np.ndarray:
+        """Return x itself."""
+        return x
+
+    gaussian_distance = staticmethod(wasserstein.gaussian_distance)
+    histogram = staticmethod(histogram.histogram)
+    distance_bounds = staticmethod(streaming.distance_bounds)
+    mapping_difficulty = staticmethod(difficulty.mapping_difficulty)
+
+    def routed_linear(self, x: np.ndarray, weights: np.ndarray, bias: Any, labels: np.ndarray) -> np.ndarray:
+        """Compute in float64, round once to the input's dtype."""
+        return routing.routed_linear(x, weights, bias, labels).astype(x.dtype)

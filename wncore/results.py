@@ -1,0 +1,146 @@
+"""Scores as documents and files: JSON, CSV, Parquet and safetensors. Undefined numbers are null, never NaN."""
+
+import csv
+import json
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wncore.dumps.write import write_tensors
+from wncore.errors import InputError, ShapeError
+from wncore.files import check_output, replacing
+from wncore.score import LayerScore
+
+FORMATS = (".parquet", ".csv", ".json", ".safetensors")
+FLAGS = ("constant", "first_token")
+
+
+def score_document(
+    source: str,
+    scores: Sequence[LayerScore],
+    settings: dict[str, Any],
+    against: tuple[str, dict[str, LayerScore]] | None = None,
+) -> dict[str, Any]:
+    """Build the document ``wncore.score/1``; `settings` are written as they are; `against` adds a second dump."""
+    document: dict[str, Any] = {"schema": "wncore.score/1", "source": source, **settings}
+    if against is not None:
+        document["against"] = against[0]
+    document["layers"] = []
+    for score in scores:
+        layer: dict[str, Any] = {
+            "name": score.name,
+            "tokens": score.tokens,
+            "neurons": score.neurons,
+            "noise_floor": score.noise_floor,
+            "pairs": score.pairs,
+            "dropped_pairs": score.dropped_pairs,
+            "mapping_difficulty": None,
+        }
+        columns = score.columns()
+        layer |= {name: _numbers(values) for name, values in columns.items() if name not in FLAGS}
+        layer["flags"] = {name: np.flatnonzero(columns[name]).tolist() for name in FLAGS}
+        if against is not None:
+            other = against[1][score.name]
+            layer["against"] = {
+                "tokens": other.tokens,
+                "wasserstein": _numbers(other.wasserstein),
+                "wasserstein_error": _numbers(other.wasserstein_error),
+            }
+            layer["wasserstein_change"] = _numbers(change(score, other))
+        document["layers"].append(layer)
+    return document
+
+
+def change(score: LayerScore, other: LayerScore) -> NDArray[np.float64]:
+    """Return how much larger each neuron's distance is in `other`, (m,).
+
+    Raises
+    ------
+    ShapeError
+        If the two do not have the same neurons.
+    """
+    if score.neurons != other.neurons:
+        raise ShapeError(f"{score.name} has {score.neurons} neurons in one dump and {other.neurons} in the other")
+    return other.wasserstein - score.wasserstein
+
+
+def to_json(document: dict[str, Any]) -> str:
+    """Write a document without NaN."""
+    return json.dumps(document, allow_nan=False)
+
+
+def check_target(path: Path, force: bool) -> None:
+    """Raise before any work what `write_scores` would raise after it.
+
+    Raises
+    ------
+    InputError
+        If the extension is unknown, or Parquet is asked for without pyarrow.
+    WncoreError
+        As `check_output`.
+    """
+    if path.suffix not in FORMATS:
+        raise InputError(f"{path}: the extension {path.suffix!r} is unknown; choose one of {' '.join(FORMATS)}")
+    if path.suffix == ".parquet" and find_spec("pyarrow") is None:
+        raise InputError(f"{path}: Parquet needs pyarrow, which is not installed: pip install 'wncore[parquet]'")
+    check_output(path, force)
+
+
+def write_scores(path: Path, scores: Sequence[LayerScore], document: dict[str, Any], force: bool = False) -> None:
+    """Write all neurons of all layers to `path`, in the format of its extension, atomically."""
+    check_target(path, force)
+    if path.suffix == ".safetensors":
+        tensors = {f"{score.name}.{name}": values for score in scores for name, values in score.columns().items()}
+        described = {key: str(value) for key, value in document.items() if key != "layers"}
+        write_tensors(path, tensors, described, force)
+        return
+    with replacing(path, force) as temporary:
+        if path.suffix == ".json":
+            temporary.write_text(to_json(document) + "\n")
+        elif path.suffix == ".csv":
+            _write_csv(temporary, scores, document)
+        else:
+            _write_parquet(temporary, scores, document)
+
+
+def score_table(scores: Sequence[LayerScore], document: dict[str, Any]) -> dict[str, NDArray]:
+    """Lay all layers out as one table with a row a neuron; what a layer lacks is NaN."""
+    names = list(dict.fromkeys(name for score in scores for name in score.columns()))
+    table: dict[str, NDArray] = {
+        "layer": np.concatenate([np.full(score.neurons, score.name, object) for score in scores]),
+        "neuron": np.concatenate([np.arange(score.neurons) for score in scores]),
+    }
+    for name in names:
+        parts = [score.columns().get(name, np.full(score.neurons, np.nan)) for score in scores]
+        table[name] = np.concatenate(parts)
+    if "against" in document:
+        changes = [np.array(layer["wasserstein_change"], float) for layer in document["layers"]]
+        table["wasserstein_change"] = np.concatenate(changes)
+    return table
+
+
+def _write_csv(path: Path, scores: Sequence[LayerScore], document: dict[str, Any]) -> None:
+    table = score_table(scores, document)
+    columns = [_numbers(values) if values.dtype.kind == "f" else values.tolist() for values in table.values()]
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(table)
+        writer.writerows(zip(*columns, strict=True))
+
+
+def _write_parquet(path: Path, scores: Sequence[LayerScore], document: dict[str, Any]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = score_table(scores, document)
+    described = {f"wncore.{key}": str(value) for key, value in document.items() if key != "layers"}
+    arrays = {name: pa.array(values, from_pandas=True) for name, values in table.items()}
+    pq.write_table(pa.table(arrays).replace_schema_metadata(described), path)
+
+
+def _numbers(values: NDArray) -> list[float | None]:
+    return [value if np.isfinite(value) else None for value in values.tolist()]

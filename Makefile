@@ -1,0 +1,41 @@
+# Everything runs in .venv, which each target builds by itself. Needs make and Python >= 3.11.
+#   make demo      score the shipped activations of a language model
+#   make test      the whole test suite, with every optional dependency
+#   make lint      style, types, spelling
+#   make bench     timings as ratios against named peers
+#   make install   the command line only: .venv/bin/wncore; EXTRAS=all adds torch, matplotlib, pyarrow, pytest
+
+PYTHON ?= python3
+EXTRAS ?=
+BIN = .venv/bin
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: install demo test lint bench clean
+
+install: $(BIN)/python
+	@$(INSTALL) --editable '.$(if $(EXTRAS),[$(EXTRAS)],)'
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "wncore needs Python 3.11 or newer; set PYTHON=")'
+	@$(PYTHON) -m venv .venv
+
+demo: install
+	$(BIN)/wncore score data/smollm2-135m
+
+test:
+	@$(MAKE) --no-print-directory install EXTRAS=all
+	$(BIN)/python -m pytest
+
+lint:
+	@$(MAKE) --no-print-directory install EXTRAS=all,lint
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/codespell
+
+bench:
+	@$(MAKE) --no-print-directory install EXTRAS=testing
+	$(BIN)/python benchmarks/score.py
+
+clean:
+	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis

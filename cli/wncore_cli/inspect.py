@@ -1,0 +1,85 @@
+"""``wncore inspect``: what a dump holds, and whether it fits together."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from wncore_cli import options, printable
+from wncore_cli.tables import table
+
+
+@click.command(short_help="Say what a dump holds.")
+@click.argument("sources", nargs=-1, required=True, type=options.SOURCE)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.option("--layer", "layers", multiple=True, metavar="GLOB", help="Only layers that match; may be repeated.")
+@click.option("--length", type=click.IntRange(1), help="Tokens of a sequence, for dumps that do not say.")
+@options.common
+def inspect(
+    sources: tuple[Path, ...],
+    as_json: bool,
+    layers: tuple[str, ...],
+    length: int | None,
+    backend: str,
+    device: str | None,
+    seed: int,
+    memory: int,
+    threads: int | None,
+    quiet: bool,
+) -> None:
+    """Say what a dump holds, and check it.
+
+    Where a layer has outputs as well as inputs and weights, the outputs are computed again and compared. Outputs that
+    look as if they had passed an activation function are pointed out.
+    """
+    from tqdm import tqdm
+
+    from wncore.dumps import open_dump
+    from wncore.inspection import inspect_layer
+
+    dump = open_dump(*sources, length=length)
+    names = options.match_layers(list(dump.layers), layers)
+    engine = options.make_backend(backend, device, threads)
+    bar = tqdm(names, unit=" layers", delay=2, disable=True if quiet else None, leave=False)
+    found = [inspect_layer(dump.layers[name], engine, memory) for name in bar]
+    if as_json:
+        described = [asdict(one) | {"warnings": one.warnings, **_parts(dump.layers[one.name])} for one in found]
+        document = {"schema": "wncore.inspect/1", "source": dump.source, "files": [str(path) for path in dump.files]}
+        document |= {"metadata": dump.metadata, "notes": list(dump.notes), "layers": described}
+        click.echo(json.dumps(_without_infinity(document), allow_nan=False))
+        return
+    click.echo(printable(f"{dump.source}: {len(dump.files)} files, {len(dump.layers)} layers"))
+    for key, value in sorted(dump.metadata.items()):
+        click.echo(printable(f"  {key} = {value if len(value) < 100 else value[:97] + '...'}"))
+    head = ["layer", "tokens", "padding", "input", "weight", "bias", "output", "gram"]
+    rows = []
+    for one in found:
+        parts = _parts(dump.layers[one.name])["tensors"]
+        rows.append([one.name, f"{one.tokens}", f"{one.padding}", *(parts.get(part, "-") for part in head[3:])])
+    click.echo(table(head, rows))
+    for one in found:
+        if one.disagreement is not None and one.disagreement <= (one.tolerance or 0):
+            click.echo(f"{printable(one.name)}: output agrees with input x weight to {one.disagreement:.1g}")
+        for warning in one.warnings:
+            click.echo(f"warning: {printable(one.name)}: {warning}")
+    for note in dump.notes:
+        click.echo(f"note: {printable(note)}")
+
+
+def _parts(layer: Any) -> dict[str, Any]:
+    parts = ("input", "weight", "bias", "output", "gram")
+    held = {part: getattr(layer, part) for part in parts if getattr(layer, part) is not None}
+    return {
+        "sequence_length": layer.sequence_length,
+        "tensors": {part: f"{tensor.dtype} {tensor.rows} x {tensor.columns}" for part, tensor in held.items()},
+    }
+
+
+def _without_infinity(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_infinity(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_infinity(item) for item in value]
+    return None if isinstance(value, float) and value - value != 0 else value

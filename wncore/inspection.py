@@ -1,0 +1,98 @@
+"""Is a dump what it says? Recompute outputs from inputs and weights, and look for outputs after an activation."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from wncore.backend import Backend
+from wncore.dumps.layer import Layer
+from wncore.outputs import Outputs
+
+UNIT = {"F64": 2.0**-53, "F32": 2.0**-24, "F16": 2.0**-11, "BF16": 2.0**-8}
+"""Unit roundoff by dtype; bfloat16's is doubled, since some frameworks truncate. Float8: one part in eight."""
+
+LOWEST_ACTIVATION = -0.2785
+"""The least value of SiLU (at -1.278); GELU's is -0.17, those of ReLU, sigmoid and softplus are 0."""
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What was found in a layer's tensors; a figure is None where the layer lacks what it takes."""
+
+    name: str
+    tokens: int
+    padding: int
+    disagreement: float | None
+    """Largest ||y - (W x + b)|| / ||y|| of any neuron."""
+    worst_neuron: int | None
+    tolerance: float | None
+    """What rounding explains: 16 units of the coarsest dtype involved."""
+    zeros: float | None
+    """Share of the outputs that are exactly zero."""
+    lowest: float | None
+    highest: float | None
+
+    @property
+    def warnings(self) -> list[str]:
+        """Say what is wrong, one sentence each."""
+        found = []
+        if self.disagreement is not None and not self.disagreement <= (self.tolerance or 0):
+            found.append(
+                f"output and input x weight disagree: neuron {self.worst_neuron} by {self.disagreement:.2g} of its norm, "
+                f"and rounding explains {self.tolerance:.1g}; the tensors are not of one run, or the bias is missing"
+            )
+        if self.zeros is not None and self.lowest is not None and self.highest is not None:
+            bounded = self.lowest >= LOWEST_ACTIVATION and self.highest > 4 * abs(self.lowest)
+            if self.zeros >= 0.5:
+                found.append(
+                    f"{self.zeros:.0%} of the output is zero: it looks like the output after an activation; "
+                    f"scores are meant for pre-activations"
+                )
+            elif bounded:
+                found.append(
+                    f"no output is below {self.lowest:.3g} while some reach {self.highest:.3g}: it looks like the output "
+                    f"after an activation; scores are meant for pre-activations"
+                )
+        return found
+
+
+def inspect_layer(layer: Layer, backend: Backend, memory: int = 2**30) -> Inspection:
+    """Read a layer's tensors once and compare them.
+
+    Raises
+    ------
+    WncoreError
+        If a tensor holds NaN or infinity, or too few tokens count.
+    """
+    if not layer.scorable:
+        return Inspection(layer.name, layer.rows, 0, None, None, None, None, None, None)
+    tokens = layer.tokens()
+    padding = layer.rows - tokens.count
+    if layer.output is None:
+        return Inspection(layer.name, tokens.count, padding, None, None, None, None, None, None)
+    stored = Outputs(layer, tokens, backend, memory // 2)
+    compare = layer.input is not None and layer.weight is not None
+    computed = Outputs(replace(layer, output=None), tokens, backend, memory // 2) if compare else None
+    m = layer.neurons
+    zeros, lowest, highest, gap, norm = 0, np.inf, -np.inf, np.zeros(m), np.zeros(m)
+    rows = max(1, min(2**14, memory // 32 // (8 * m)))
+    whole = slice(0, m)
+    other = computed.batches(whole, rows) if computed else None
+    for y in stored.batches(whole, rows):
+        zeros += int(np.count_nonzero(y == 0))
+        lowest, highest = min(lowest, float(y.min())), max(highest, float(y.max()))
+        if other is not None:
+            wide = y.astype(np.float64)
+            gap += np.square(wide - next(other)).sum(axis=0)
+            norm += np.square(wide).sum(axis=0)
+    share = zeros / (tokens.count * m)
+    if computed is None:
+        return Inspection(layer.name, tokens.count, padding, None, None, None, share, lowest, highest)
+    relative = np.sqrt(gap / np.where(norm > 0, norm, 1.0))
+    relative = np.where((norm == 0) & (gap > 0), np.inf, relative)
+    worst = int(np.argmax(relative))
+    parts = [part.dtype for part in (layer.input, layer.weight, layer.bias, layer.output) if part is not None]
+    tolerance = 16 * max(UNIT.get(dtype, 0.125) for dtype in parts)
+    return Inspection(
+        layer.name, tokens.count, padding, float(relative[worst]), worst, tolerance, share, lowest, highest
+    )

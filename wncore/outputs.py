@@ -123,14 +123,17 @@ class Outputs:
     def _read_input(self, rows: slice) -> NDArray:
         source = self.layer.input
         assert source is not None
-        parts = []
-        for part in source.chunks(source.columns * (source.itemsize + self._itemsize), 2**26):
+        out = np.empty((int(self.tokens.keep[rows].sum()), source.columns), self.dtype)
+        done = 0
+        for part in source.chunks(source.columns * (source.itemsize + self._itemsize), 2**25):
             low, high = max(part.start, rows.start), min(part.stop, rows.stop)
             if low < high:
-                raw = source.read(slice(low, high))[self.tokens.keep[low:high]]
+                raw = source.read(slice(low, high))
+                raw = raw if self.tokens.all_kept else raw[self.tokens.keep[low:high]]
                 source.check_finite(raw)
-                parts.append(as_floats(raw))
-        return np.concatenate(parts).astype(self.dtype, copy=False)
+                out[done : done + len(raw)] = as_floats(raw)
+                done += len(raw)
+        return out
 
     def _floats(self, tensor: Tensor, rows: slice) -> NDArray:
         raw = tensor.read(rows)

@@ -8,7 +8,7 @@ open. Mean and deviation are applied at the end, so the outputs are read once.
 import numpy as np
 from scipy.special import ndtr
 
-from wncore.histogram import Counts
+from wncore.histogram import Counts, Histogram
 from wncore.moments import moments_of
 from wncore.normal import Float, cdf_integral
 
@@ -62,3 +62,8 @@ def distance_bounds(edges: Float, counts: Counts, sums: Float, powers: Float) ->
     rounding = 4 * np.finfo(float).eps * (n + bins) * reach
     low, high = np.maximum(low - rounding, 0), np.minimum(high + rounding, np.sqrt(2))
     return np.where(live, low, 0.0), np.where(live, high, 0.0)
+
+
+def bounds_of(part: Histogram) -> tuple[Float, Float]:
+    """Bounds on the distance of every neuron of a histogram, as `distance_bounds`."""
+    return distance_bounds(part.edges, part.counts, part.sums, part.powers)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from wncore.errors import InputError
 from wncore.histogram import Histogram
 from wncore.normal import Float
-from wncore.streaming import distance_bounds
+from wncore.streaming import bounds_of
 
 FLOOR = {0.5: 0.80, 0.95: 1.19, 0.99: 1.40, 0.999: 1.66}
 """Quantiles of sqrt(n) times the distance of n standardised independent Gaussian tokens (simulated,
@@ -50,23 +50,16 @@ def token_groups(sequence: NDArray[np.int64], groups: int = 20) -> NDArray[np.in
 
 
 def jackknife_error(
-    groups: Sequence[Histogram], bounds: Callable[..., tuple[Float, Float]] = distance_bounds
-) -> tuple[Float, Float]:
-    """Standard error of every neuron's distance by the delete-a-group jackknife: G histograms -> (m,), (m,).
+    total: Histogram, groups: Sequence[Histogram], bounds: Callable[[Histogram], tuple[Float, Float]] = bounds_of
+) -> Float:
+    """Standard error of every neuron's distance by the delete-a-group jackknife, (m,); NaN with fewer than two groups.
 
     error^2 = (G - 1) / G sum_g (WD without group g - their mean)^2. Each leave-one-out distance is the lower bound of
-    `distance_bounds` on the total histogram minus the group's: nothing is sorted again. Returns the error and the same
-    lower bound of the total, to compare other subsets with. Source: Efron & Tibshirani, An Introduction to the
-    Bootstrap (1993), chapter 11.
+    `distance_bounds` on the total histogram minus the group's: nothing is sorted again. Source: Efron & Tibshirani, An
+    Introduction to the Bootstrap (1993), chapter 11.
     """
-    total = groups[0]
-    for group in groups[1:]:
-        total = total + group
-    without = np.stack([_low(total - group, bounds) for group in groups])
+    if len(groups) < 2:
+        return np.full(len(total.counts), np.nan)
+    without = np.stack([bounds(total - group)[0] for group in groups])
     spread = np.square(without - without.mean(axis=0)).sum(axis=0)
-    count = len(groups)
-    return np.sqrt((count - 1) / count * spread), _low(total, bounds)
-
-
-def _low(part: Histogram, bounds: Callable[..., tuple[Float, Float]]) -> Float:
-    return bounds(part.edges, part.counts, part.sums, part.powers)[0]
+    return np.sqrt((len(groups) - 1) / len(groups) * spread)

@@ -1,6 +1,7 @@
 """What scoring adds up while it reads outputs: histograms of all tokens, of the jackknife's groups, of first tokens."""
 
 from functools import reduce
+from itertools import pairwise
 from operator import add
 
 import numpy as np
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 
 from wncore.backend import Backend
 from wncore.errors import InputError
-from wncore.histogram import Histogram, coarsen
+from wncore.histograms import Histogram, coarsen
 from wncore.moments import moments_of
 from wncore.normal import Float
 from wncore.uncertainty import jackknife_error
@@ -33,13 +34,17 @@ class Accumulator:
     def add(self, tile: NDArray, groups: NDArray, first: NDArray) -> None:
         """Count a batch (n, t) whose tokens belong to rising `groups` (n,); `first` (n,) marks first tokens."""
         bounds = [0, *(np.flatnonzero(np.diff(groups)) + 1), len(groups)]
-        runs = [slice(low, high) for low, high in zip(bounds, bounds[1:], strict=False)]
+        runs = [slice(low, high) for low, high in pairwise(bounds)]
         if self.factor == 1:
             parts = [self._count(tile[run], self.edges) for run in runs]
             whole = reduce(add, parts)
         else:
             whole = self._count(tile, self.edges)
-            parts = [self._coarsen(whole)] if len(runs) == 1 else [self._count(tile[run], self.coarse_edges) for run in runs]
+            parts = (
+                [self._coarsen(whole)]
+                if len(runs) == 1
+                else [self._count(tile[run], self.coarse_edges) for run in runs]
+            )
         self.total = whole if self.total is None else self.total + whole
         for run, part in zip(runs, parts, strict=True):
             held = self.groups[groups[run.start]]

@@ -39,7 +39,7 @@ class Backend(Protocol):
         ...
 
     def histogram(self, y: Array, edges: Array) -> tuple[Array, Array, Array]:
-        """`wncore.histogram.histogram`: (n, m), (m, b + 1) float64 -> (m, b + 2) int64, (m, b + 2), (m, 4) float64."""
+        """`wncore.histograms.histogram`: (n, m), (m, b + 1) float64 -> (m, b + 2) int64, (m, b + 2), (m, 4) float64."""
         ...
 
     def distance_bounds(self, edges: Array, counts: Array, sums: Array, powers: Array) -> tuple[Array, Array]:

@@ -2,11 +2,11 @@
 
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from wncore.errors import InputError, OutputExistsError
+from wncore.errors import InputError, OutputExistsError, WncoreError
 
 
 def check_output(path: Path, force: bool) -> None:
@@ -15,34 +15,68 @@ def check_output(path: Path, force: bool) -> None:
     Raises
     ------
     OutputExistsError
-        If the path exists and `force` is off, or is a folder.
+        If the path exists and `force` is off, or is no regular file.
     InputError
         If its folder does not exist or cannot be written to.
     """
-    if path.is_dir():
+    target = _target(path)
+    try:
+        found = target.exists()
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}; choose another name") from error
+    if target.is_dir():
         raise OutputExistsError(f"{path} is a folder; name a file in it")
-    if path.exists() and not force:
+    if found and not target.is_file():
+        raise OutputExistsError(f"{path} is no regular file and would be lost; choose another name")
+    if found and not force:
         raise OutputExistsError(f"{path} exists already; choose another name, or replace it with --force")
-    if not path.parent.is_dir():
-        raise InputError(f"there is no folder {path.parent} to write {path.name} into; make it first")
-    if not os.access(path.parent, os.W_OK):
-        raise InputError(f"{path.parent} cannot be written to; choose another folder for {path.name}")
+    if not target.parent.is_dir():
+        raise InputError(f"there is no folder {target.parent} to write {path.name} into; make it first")
+    if not os.access(target.parent, os.W_OK):
+        raise InputError(f"{target.parent} cannot be written to; choose another folder for {path.name}")
 
 
 @contextmanager
-def replacing(path: Path, force: bool = False) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success flush it to the disk and rename it, else remove it."""
+def replacing(path: Path, force: bool = False) -> Generator[Path, None, None]:
+    """Yield a temporary path beside `path`; on success flush it to the disk and rename it, else remove it.
+
+    Raises
+    ------
+    WncoreError
+        As `check_output`; and if writing failed, within the block or here: the disk is full, say.
+    """
     check_output(path, force)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    target, temporary = _target(path), None
     try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=".partial", dir=target.parent)
+        os.close(handle)
+        temporary = Path(name)
         yield temporary
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)  # mkstemp is for the owner's eyes only
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        _flush(temporary)
+        check_output(path, force)  # it may have appeared meanwhile
+        temporary.replace(target)
+        with suppress(OSError):  # not every file system lets a folder be flushed
+            _flush(target.parent)
+    except OSError as error:
+        if isinstance(error, WncoreError):
+            raise
+        raise WncoreError(f"{path} could not be written: {error.strerror or error}; nothing was changed") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def _target(path: Path) -> Path:
+    """Follow links, so that they stay links."""
+    return Path(os.path.realpath(path))
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

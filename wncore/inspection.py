@@ -38,8 +38,8 @@ class Inspection:
         found = []
         if self.disagreement is not None and not self.disagreement <= (self.tolerance or 0):
             found.append(
-                f"output and input x weight disagree: neuron {self.worst_neuron} by {self.disagreement:.2g} of its norm, "
-                f"and rounding explains {self.tolerance:.1g}; the tensors are not of one run, or the bias is missing"
+                f"output and input x weight disagree: neuron {self.worst_neuron} by {self.disagreement:.2g} of its "
+                f"norm, and rounding explains {self.tolerance:.1g}; the tensors are of different runs, or a bias is missing"
             )
         if self.zeros is not None and self.lowest is not None and self.highest is not None:
             bounded = self.lowest >= LOWEST_ACTIVATION and self.highest > 4 * abs(self.lowest)
@@ -50,8 +50,8 @@ class Inspection:
                 )
             elif bounded:
                 found.append(
-                    f"no output is below {self.lowest:.3g} while some reach {self.highest:.3g}: it looks like the output "
-                    f"after an activation; scores are meant for pre-activations"
+                    f"no output is below {self.lowest:.3g} while some reach {self.highest:.3g}: it looks like the "
+                    f"output after an activation; scores are meant for pre-activations"
                 )
         return found
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wncore.histogram import Counts, centre_and_unit
+from wncore.histograms import Counts, centre_and_unit
 from wncore.normal import Float
 
 

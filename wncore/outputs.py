@@ -3,25 +3,53 @@
 They are read from the dump, or computed from its inputs and weights, as floats, without padding, and checked finite.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wncore.backend import Backend
+from wncore.dumps.header import DTYPES
 from wncore.dumps.layer import Layer, Tokens
 from wncore.dumps.tensor import Tensor, as_floats, is_finite
 from wncore.errors import MemoryBudgetError, NonFiniteError
 
 NARROW = 64
 """Columns that are widened to float32 at a time."""
+STATE = 80_000
+"""Bytes of histograms that scoring keeps for each neuron of a tile."""
+
+
+class _Buffer:
+    """Memory for the widest tile, used again for each: two of them would break the budget."""
+
+    def __init__(self, rows: int, splits: list[slice], dtype: np.dtype) -> None:
+        self.rows = rows
+        self.values = np.empty(rows * max(split.stop - split.start for split in splits), dtype)
+
+    def of(self, split: slice) -> NDArray:
+        """Return the array (rows, columns) for a split of the columns."""
+        width = split.stop - split.start
+        return self.values[: self.rows * width].reshape(self.rows, width)
 
 
 class Outputs:
-    """Reads or computes the outputs (n, m) of one layer; `memory` is in bytes, for all that is held at a time."""
+    """Reads or computes the outputs (n, m) of one layer.
 
-    def __init__(self, layer: Layer, tokens: Tokens, backend: Backend, memory: int) -> None:
+    `memory` is in bytes, for all that is held at a time; `tick` is called with 0 now and then, as a sign of life.
+    """
+
+    def __init__(
+        self,
+        layer: Layer,
+        tokens: Tokens,
+        backend: Backend,
+        memory: int,
+        tick: Callable[[int], object] = lambda count: None,
+    ) -> None:
         self.layer, self.tokens, self.backend, self.memory = layer, tokens, backend, memory
+        self.tick = tick
         parts = [layer.output] if layer.output is not None else [layer.input, layer.weight, layer.bias]
         wide = any(part is not None and part.dtype == "F64" for part in parts)
         self.dtype = "float64" if wide else "float32"
@@ -29,7 +57,7 @@ class Outputs:
         self._input: NDArray | None = None
 
     def tiles(self) -> Iterator[tuple[slice, NDArray]]:
-        """Yield all tokens of a few neurons at a time: (columns, outputs (n, t)).
+        """Yield all tokens of a few neurons at a time: (columns, outputs (n, t)), valid until the next is asked for.
 
         Raises
         ------
@@ -47,21 +75,28 @@ class Outputs:
             if self.tokens.keep[part].any():
                 yield self._batch(part, columns)
 
-    def columns(self, columns: slice) -> NDArray:
+    def columns(self, columns: slice, out: NDArray | None = None) -> NDArray:
         """Return all tokens of the given neurons, (n, t)."""
-        out = np.empty((self.tokens.count, columns.stop - columns.start), self.dtype)
+        if out is None:
+            out = np.empty((self.tokens.count, columns.stop - columns.start), self.dtype)
         done = 0
         for part in self.batches(columns, self._batch_rows(columns.stop - columns.start)):
             out[done : done + len(part)] = part
             done += len(part)
+            self.tick(0)
         return out
 
     def _stored_tiles(self, output: Tensor) -> Iterator[tuple[slice, NDArray]]:
         as_is = output.itemsize == self._itemsize and self.tokens.all_kept
         narrow = output.columns if as_is else NARROW
         spare = self._workspace() + (0 if as_is else self.layer.rows * NARROW * self._itemsize)
-        for wide in self._split(output.columns, output.itemsize, spare):
-            raw = output.read(columns=wide)
+        splits = self._split(output.columns, output.itemsize, spare)
+        buffer = _Buffer(self.layer.rows, splits, DTYPES[output.dtype])
+        for wide in splits:
+            raw = buffer.of(wide)
+            for rows in output.chunks(output.columns * output.itemsize, 2**25):
+                raw[rows] = output.read(rows, wide)
+                self.tick(0)
             for first in range(0, raw.shape[1], narrow):
                 part = raw[:, first : first + narrow]
                 part = part if self.tokens.all_kept else part[self.tokens.keep]
@@ -75,26 +110,29 @@ class Outputs:
         if size <= self.memory // 2:  # read the input once, keep it
             spare += size
             self._input = self._read_input(slice(0, self.layer.rows))
-        for wide in self._split(self.layer.neurons, self._itemsize, spare):
-            yield wide, self.columns(wide)
+        splits = self._split(self.layer.neurons, self._itemsize, spare)
+        buffer = _Buffer(self.tokens.count, splits, np.dtype(self.dtype))
+        for wide in splits:
+            yield wide, self.columns(wide, buffer.of(wide))
         self._input = None
 
-    def _split(self, columns: int, itemsize: int, spare: int) -> Iterator[slice]:
-        width = (self.memory - spare) // (self.layer.rows * itemsize)
+    def _split(self, columns: int, itemsize: int, spare: int) -> list[slice]:
+        per_neuron = self.layer.rows * itemsize + min(STATE, self.memory // 4)
+        width = (self.memory - spare) // per_neuron
         if width < 1:
-            need = spare + self.layer.rows * itemsize
+            need = spare + per_neuron
             raise MemoryBudgetError(
                 f"{self.layer.name}: one neuron's {self.layer.rows} outputs need {need / 2**20:.0f} MiB at least, and "
-                f"{self.memory / 2**20:.0f} MiB are allowed; give more --memory, or --streaming"
+                f"{self.memory / 2**20:.0f} MiB are allowed; give more --memory, or --streaming with --pairs 0"
             )
         width = width if width < 16 else width // 16 * 16
         count = -(-columns // min(width, columns))
         bounds = [columns * i // count for i in range(count + 1)]
-        return (slice(a, b) for a, b in zip(bounds, bounds[1:], strict=False))
+        return [slice(a, b) for a, b in pairwise(bounds)]
 
     def _workspace(self) -> int:
         """Bytes that scoring needs beside the tile: rows that are sorted, differences of pairs, read buffers."""
-        return 2 * 16 * self.layer.rows * 12 + 2**25
+        return 2 * 16 * self.layer.rows * 12
 
     def _batch_rows(self, width: int) -> int:
         source = self.layer.output or self.layer.input
@@ -108,7 +146,11 @@ class Outputs:
             output.check_finite(raw)
             return as_floats(raw)
         assert weight is not None  # a layer that is scored has outputs, or input and weight
-        x = self._input[self._kept_before(rows.start) : self._kept_before(rows.stop)] if self._input is not None else None
+        x = (
+            self._input[self._kept_before(rows.start) : self._kept_before(rows.stop)]
+            if self._input is not None
+            else None
+        )
         x = self.backend.asarray(self._read_input(rows) if x is None else x, self.dtype)
         w = self.backend.asarray(self._floats(weight, columns)[None], self.dtype)
         b = None if bias is None else self.backend.asarray(self._floats(bias, columns)[:, 0], self.dtype)
@@ -133,6 +175,7 @@ class Outputs:
                 source.check_finite(raw)
                 out[done : done + len(raw)] = as_floats(raw)
                 done += len(raw)
+                self.tick(0)
         return out
 
     def _floats(self, tensor: Tensor, rows: slice) -> NDArray:

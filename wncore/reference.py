@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from wncore import difficulty, histogram, routing, streaming, wasserstein
+from wncore import difficulty, histograms, routing, streaming, wasserstein
 
 
 class NumpyBackend:
@@ -23,7 +23,7 @@ class NumpyBackend:
         return x
 
     gaussian_distance = staticmethod(wasserstein.gaussian_distance)
-    histogram = staticmethod(histogram.histogram)
+    histogram = staticmethod(histograms.histogram)
     distance_bounds = staticmethod(streaming.distance_bounds)
     mapping_difficulty = staticmethod(difficulty.mapping_difficulty)
 

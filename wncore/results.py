@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from wncore.dumps.write import write_tensors
 from wncore.errors import InputError, ShapeError
 from wncore.files import check_output, replacing
-from wncore.score import LayerScore
+from wncore.scoring import LayerScore
 
 FORMATS = (".parquet", ".csv", ".json", ".safetensors")
 FLAGS = ("constant", "first_token")

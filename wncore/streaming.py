@@ -8,7 +8,7 @@ open. Mean and deviation are applied at the end, so the outputs are read once.
 import numpy as np
 from scipy.special import ndtr
 
-from wncore.histogram import Counts, Histogram
+from wncore.histograms import Counts, Histogram
 from wncore.moments import moments_of
 from wncore.normal import Float, cdf_integral
 

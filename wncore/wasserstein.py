@@ -1,6 +1,6 @@
 r"""The Wasserstein distance of a neuron: how far its output distribution is from a Gaussian.
 
-A neuron's outputs y over n tokens are standardised, z = (y - mean y) / std y with the population deviation (ddof 0), and
+A neuron's outputs y over n tokens are standardised, z = (y - mean y) / std y (population deviation, ddof 0), and
 
     WD = W1(z, N(0, 1)) = integral over u in (0, 1) of |F_z^-1(u) - Phi^-1(u)|.
 
@@ -50,8 +50,8 @@ def gaussian_distance(y: ArrayLike) -> Float:
 
     One sort, then O(n). A constant neuron gives 0. Source: arXiv:2405.15756, evaluated in closed form.
 
-    >>> float(gaussian_distance(np.array([[-1.0], [1.0]]))[0])  # 2 (2 phi(1) + 2 Phi(1) - 1 - phi(0)) - 1
-    0.5353773215478799
+    >>> gaussian_distance(np.array([[-1.0], [1.0]])).round(12)  # 4 phi(1) + 4 Phi(1) - 2 phi(0) - 3
+    array([0.535377321548])
 
     Raises
     ------

@@ -31,7 +31,11 @@ def common(command: Callable) -> Callable:
     for option in reversed(
         [
             click.option(
-                "--backend", default="numba", show_default=True, envvar="WNCORE_BACKEND", help="Who does the arithmetic."
+                "--backend",
+                default="numba",
+                show_default=True,
+                envvar="WNCORE_BACKEND",
+                help="Who does the arithmetic.",
             ),
             click.option("--device", help="Device of the backend, for those that have one: cuda, cuda:1."),
             click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of all that is random."),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from wncore_cli import printable
 
 if TYPE_CHECKING:
-    from wncore.score import LayerScore
+    from wncore.scoring import LayerScore
 
 KINDS = ("wasserstein", "neurons", "difficulty")
 BLUE, ORANGE, GREY = "#2a6f97", "#e07a1f", "#8d99ae"

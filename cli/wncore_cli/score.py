@@ -11,31 +11,66 @@ from wncore_cli import options, printable
 from wncore_cli.tables import number, table
 
 if TYPE_CHECKING:
-    from wncore.score import LayerScore
+    from wncore.scoring import LayerScore
 
 
 @click.command(short_help="Score the neurons of a dump.")
 @click.argument("sources", nargs=-1, required=True, type=options.SOURCE)
-@click.option("-o", "--output", type=options.SOURCE, help="Write all neurons to a .parquet, .csv, .json or .safetensors file.")
+@click.option(
+    "-o", "--output", type=options.SOURCE, help="Write all neurons to a .parquet, .csv, .json or .safetensors file."
+)
 @click.option("--force", is_flag=True, help="Replace files that exist.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document in place of tables.")
 @click.option("--against", type=options.SOURCE, help="A second dump of the same layers: report each neuron's change.")
 @click.option("--top", default=10, show_default=True, type=click.IntRange(0), help="Neurons to list.")
 @click.option("--layer", "layers", multiple=True, metavar="GLOB", help="Only layers that match; may be repeated.")
 @click.option("--plot", type=options.SOURCE, metavar="DIR", help="Draw the scores into this folder.")
-@click.option("--estimator", type=click.Choice(["exact", "streaming", "sampled"]), default="exact", show_default=True,
-              help="sampled: the paper's, against a Gaussian sample.")
+@click.option(
+    "--estimator",
+    type=click.Choice(["exact", "streaming", "sampled"]),
+    default="exact",
+    show_default=True,
+    help="sampled: the paper's, against a Gaussian sample.",
+)
 @click.option("--streaming", is_flag=True, help="One pass, certified bounds: --estimator streaming.")
-@click.option("--pairs", default=50_000, show_default=True, type=click.IntRange(0), help="Pairs of tokens for the mapping difficulty; 0: none.")
-@click.option("--skip-tokens", default=0, show_default=True, type=click.IntRange(0), help="Leave out the first tokens of every sequence.")
+@click.option(
+    "--pairs",
+    default=50_000,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Pairs of tokens for the mapping difficulty; 0: none.",
+)
+@click.option(
+    "--skip-tokens",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Leave out the first tokens of every sequence.",
+)
 @click.option("--length", type=click.IntRange(1), help="Tokens of a sequence, for dumps that do not say.")
 @options.common
 def score(
-    sources: tuple[Path, ...], output: Path | None, force: bool, as_json: bool, against: Path | None, top: int,
-    layers: tuple[str, ...], plot: Path | None, estimator: str, streaming: bool, pairs: int, skip_tokens: int,
-    length: int | None, backend: str, device: str | None, seed: int, memory: int, threads: int | None, quiet: bool,
+    sources: tuple[Path, ...],
+    output: Path | None,
+    force: bool,
+    as_json: bool,
+    against: Path | None,
+    top: int,
+    layers: tuple[str, ...],
+    plot: Path | None,
+    estimator: str,
+    streaming: bool,
+    pairs: int,
+    skip_tokens: int,
+    length: int | None,
+    backend: str,
+    device: str | None,
+    seed: int,
+    memory: int,
+    threads: int | None,
+    quiet: bool,
 ) -> None:
-    """Score every neuron by the Wasserstein distance of its outputs to a Gaussian.
+    r"""Score every neuron by the Wasserstein distance of its outputs to a Gaussian.
 
     SOURCES are safetensors dumps: files, an index of shards, or folders of them, taken together as one dump.
 
@@ -101,13 +136,17 @@ def _rivals(chosen: list, other: Any) -> dict[str, Any]:
 
     missing = [layer.name for layer in chosen if layer.name not in other.layers]
     if missing:
-        raise InputError(f"--against {other.source} lacks {', '.join(missing[:3])}; choose layers that both have: --layer")
+        raise InputError(
+            f"--against {other.source} lacks {', '.join(missing[:3])}; choose layers that both have: --layer"
+        )
     rivals = {layer.name: layer for layer in scorable_layers(other, [layer.name for layer in chosen])}
     for layer in chosen:
         if layer.name not in rivals:
             raise InputError(f"--against {other.source} has no outputs of {layer.name}")
         if rivals[layer.name].neurons != layer.neurons:
-            raise InputError(f"{layer.name} has {layer.neurons} neurons, and {rivals[layer.name].neurons} in {other.source}")
+            raise InputError(
+                f"{layer.name} has {layer.neurons} neurons, and {rivals[layer.name].neurons} in {other.source}"
+            )
     return rivals
 
 
@@ -122,7 +161,7 @@ def _pictures(folder: Path | None, names: list[str], force: bool) -> list[dict[s
 def _run(layers: list, engine: Any, settings: dict[str, Any], quiet: bool) -> list["LayerScore"]:
     from tqdm import tqdm
 
-    from wncore.score import score_layer
+    from wncore.scoring import score_layer
 
     total = sum(layer.rows * layer.neurons for layer in layers)
     bar = tqdm(total=total, unit=" outputs", unit_scale=True, delay=2, disable=True if quiet else None, leave=False)
@@ -143,15 +182,27 @@ def _print(scores: Sequence["LayerScore"], against: dict[str, "LayerScore"], top
         live = one.wasserstein[~one.constant]
         middle, largest = (float(np.median(live)), float(live.max())) if len(live) else (None, None)
         share = one.share_above_floor()
-        rows.append([one.name, f"{one.neurons}", f"{one.tokens}", number(middle), number(largest),
-                     number(one.noise_floor), "-" if share != share else f"{share:.1%}"])
+        rows.append(
+            [
+                one.name,
+                f"{one.neurons}",
+                f"{one.tokens}",
+                number(middle),
+                number(largest),
+                number(one.noise_floor),
+                "-" if share != share else f"{share:.1%}",
+            ]
+        )
     click.echo(table(head, rows))
     if top:
         click.echo("\n" + _top_table(scores, top))
     if against:
         click.echo("\n" + _change_table(scores, against, top))
     for one in scores:
-        for flag, meaning in (("constant", "are constant"), ("first_token", "change without the first token of a sequence")):
+        for flag, meaning in (
+            ("constant", "are constant"),
+            ("first_token", "change without the first token of a sequence"),
+        ):
             found = np.flatnonzero(getattr(one, flag))
             if len(found):
                 shown = ", ".join(map(str, found[:8])) + (", ..." if len(found) > 8 else "")
@@ -162,14 +213,28 @@ def _top_table(scores: Sequence["LayerScore"], top: int) -> str:
     ranked = sorted(((one.wasserstein[i], one, i) for one in scores for i in one.top(top)), key=lambda item: -item[0])
     bounded = any((one.wasserstein_low != one.wasserstein_high)[~one.constant].any() for one in scores)
     mapped = any(one.mapping_difficulty is not None for one in scores)
-    head = ["most entangled", "neuron", "WD", "+-", *(["low", "high"] if bounded else []),
-            *(["MD", "MD shuffled"] if mapped else []), "skewness", "kurtosis"]
+    head = [
+        "most entangled",
+        "neuron",
+        "WD",
+        "+-",
+        *(["low", "high"] if bounded else []),
+        *(["MD", "MD shuffled"] if mapped else []),
+        "skewness",
+        "kurtosis",
+    ]
     rows = []
     for distance, one, i in ranked[:top]:
         row = [one.name, f"{i}", number(distance), number(one.wasserstein_error[i])]
         row += [number(one.wasserstein_low[i]), number(one.wasserstein_high[i])] if bounded else []
-        row += [number(None if column is None else column[i], 2)
-                for column in (one.mapping_difficulty, one.mapping_difficulty_shuffled)] if mapped else []
+        row += (
+            [
+                number(None if column is None else column[i], 2)
+                for column in (one.mapping_difficulty, one.mapping_difficulty_shuffled)
+            ]
+            if mapped
+            else []
+        )
         rows.append([*row, number(one.skewness[i], 2), number(one.excess_kurtosis[i], 2)])
     return table(head, rows)
 
@@ -189,9 +254,17 @@ def _change_table(scores: Sequence["LayerScore"], against: dict[str, "LayerScore
         summary.append([one.name, number(middle), "-" if falls is None else f"{falls:.1%}"])
         ranked += [(delta[i], one, other, i) for i in known[np.argsort(-np.abs(delta[known]), kind="stable")][:top]]
     ranked.sort(key=lambda item: -abs(item[0]))
-    rows = [[one.name, f"{i}", number(one.wasserstein[i]), number(other.wasserstein[i]), f"{gap:+.4f}",
-             number(float(np.hypot(one.wasserstein_error[i], other.wasserstein_error[i])))]
-            for gap, one, other, i in ranked[:top]]
+    rows = [
+        [
+            one.name,
+            f"{i}",
+            number(one.wasserstein[i]),
+            number(other.wasserstein[i]),
+            f"{gap:+.4f}",
+            number(float(np.hypot(one.wasserstein_error[i], other.wasserstein_error[i]))),
+        ]
+        for gap, one, other, i in ranked[:top]
+    ]
     parts = [table(["change", "median", "falls for"], summary)]
     if rows:
         parts.append(table(["most changed", "neuron", "WD", "against", "change", "+-"], rows))

@@ -1,16 +1,18 @@
-"""Opening a dump: find its files, recognise its tensors, check that they fit together. No tensor is read, but weights
-that two files hold are compared."""
+"""Opening a dump: find its files, recognise its tensors, check that they fit together.
 
-import json
+No tensor is read, but weights that two files hold are compared.
+"""
+
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from wncore.dumps import strict_json
 from wncore.dumps.header import DTYPES, Entry, Header, read_header
 from wncore.dumps.layer import Layer, as_column
-from wncore.dumps.sources import find_files
+from wncore.dumps.sources import by_number, find_files
 from wncore.dumps.tensor import CHUNK, Tensor
-from wncore.errors import DumpError
+from wncore.errors import DumpError, InputError
 
 SUFFIXES = {
     "input": "input",
@@ -44,9 +46,9 @@ class Dump:
 class _Found:
     """Tensors by layer and part, as the files are read."""
 
-    parts: dict[str, dict[str, list[Piece]]] = field(default_factory=dict)
-    masks: list[Piece] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    parts: dict[str, dict[str, list[Piece]]] = field(default_factory=dict[str, dict[str, list[Piece]]])
+    masks: list[Piece] = field(default_factory=list[Piece])
+    notes: list[str] = field(default_factory=list[str])
 
 
 def open_dump(*sources: str | Path, length: int | None = None) -> Dump:
@@ -59,9 +61,16 @@ def open_dump(*sources: str | Path, length: int | None = None) -> Dump:
     ------
     DumpError
         If a file is damaged, or the tensors of a layer do not fit together, or there is no layer.
+    InputError
+        If `length` is not positive.
     """
-    paths = find_files([Path(source) for source in sources])
-    headers = [read_header(path) for path in paths]
+    if length is not None and length < 1:
+        raise InputError(f"a sequence has at least one token; got a length of {length}")
+    expected = find_files([Path(source) for source in sources])
+    headers = [read_header(path) for path in expected]
+    for header in headers:
+        for name in sorted(expected[header.path] - header.tensors.keys())[:1]:
+            raise DumpError(f"{header.path} lacks {name[:80]}, which its index says it holds; copy the file again")
     metadata = _merge_metadata(headers)
     found = _Found()
     for header in headers:
@@ -69,13 +78,15 @@ def open_dump(*sources: str | Path, length: int | None = None) -> Dump:
             _recognise(header, name, entry, found)
     length = _sequence_length(metadata) or length
     layers = {name: _layer(name, parts, found, length) for name, parts in found.parts.items()}
-    _share_inputs(layers, metadata, found)
-    kept = {name: layers[name] for name in sorted(layers, key=_by_number)}
+    _share_inputs(layers, metadata)
+    kept = {name: layers[name] for name in sorted(layers, key=by_number)}
     for layer in kept.values():
         _check_shapes(layer)
     if not kept:
-        raise DumpError(f"{', '.join(map(str, sources))} holds no layer: no floating tensor of two or more axes")
-    return Dump(", ".join(map(str, sources)), kept, metadata, tuple(paths), tuple(found.notes))
+        raise DumpError(
+            f"{', '.join(map(str, sources))} holds no layer: no floating tensor of two or more axes; capture one"
+        )
+    return Dump(", ".join(map(str, sources)), kept, metadata, tuple(expected), tuple(found.notes))
 
 
 def _merge_metadata(headers: Iterable[Header]) -> dict[str, str]:
@@ -83,12 +94,12 @@ def _merge_metadata(headers: Iterable[Header]) -> dict[str, str]:
     for header in headers:
         schema = header.metadata.get("wncore.schema", "1")
         if schema != "1":
-            raise DumpError(f"{header.path} has schema {schema!r}; this version reads schema 1: install a newer wncore")
+            raise DumpError(f"{header.path} has schema {schema[:40]!r}; this version reads 1, install a newer wncore")
         for key, value in header.metadata.items():
             if merged.setdefault(key, value) != value and key.startswith("wncore."):
                 raise DumpError(
-                    f"{header.path} says {key} = {value!r}, another file of the dump {merged[key]!r}; "
-                    f"score them one by one"
+                    f"{header.path} says {key[:80]} = {value[:80]!r}, another file of the dump {merged[key][:80]!r}; "
+                    f"read them one by one"
                 )
     return merged
 
@@ -97,7 +108,7 @@ def _sequence_length(metadata: dict[str, str]) -> int | None:
     text = metadata.get("wncore.sequence_length")
     if text is None:
         return None
-    if not (text.isascii() and text.isdigit() and 0 < int(text[:19]) < 2**62):
+    if not (text.isascii() and text.isdigit() and len(text) <= 18 and int(text) > 0):
         raise DumpError(f"wncore.sequence_length is {text[:40]!r}; it must be a positive number")
     return int(text)
 
@@ -106,11 +117,9 @@ def _recognise(header: Header, name: str, entry: Entry, found: _Found) -> None:
     owner, _, suffix = name.rpartition(".")
     part = SUFFIXES.get(suffix)
     where = f"{name} in {header.path}"
-    if 0 in entry.shape:
-        raise DumpError(f"{where} is empty: its shape is {entry.shape}; capture it again")
     if name == MASK:
         if entry.dtype not in ("BOOL", "U8"):
-            raise DumpError(f"{where} has type {entry.dtype}; a mask is BOOL or U8")
+            raise DumpError(f"{where} has type {entry.dtype}; a mask must be BOOL or U8, write it again")
         found.masks.append(as_column(header, entry))
         return
     floating = entry.dtype in DTYPES and entry.dtype not in ("BOOL", "U8")
@@ -124,21 +133,25 @@ def _recognise(header: Header, name: str, entry: Entry, found: _Found) -> None:
     elif len(entry.shape) < 2 or (part in ("weight", "gram", "bias") and len(entry.shape) != 2):
         found.notes.append(f"{name} is passed over: its shape is {entry.shape}")
         return
+    if 0 in entry.shape:
+        raise DumpError(f"{where} is empty: its shape is {entry.shape}; capture it again")
     pieces = found.parts.setdefault((owner or UNNAMED) if part else name, {}).setdefault(part or "output", [])
-    if any(other is header for other, _ in pieces):
-        raise DumpError(f"{header.path} holds {name} under two names (.input and .inputs?); keep one")
+    for other, held in pieces:
+        if other is header:
+            raise DumpError(f"{header.path} holds {held.name} and {name}, two names for one tensor; keep one")
     pieces.append((header, entry))
 
 
 def _layer(name: str, parts: dict[str, list[Piece]], found: _Found, length: int | None) -> Layer:
-    tensors = {part: _tensor(f"{name}.{part}", part, pieces) for part, pieces in parts.items()}
+    tensors = {part: _tensor(part, pieces) for part, pieces in parts.items()}
     source = tensors.get("output") or tensors.get("input")
     mask = _mask(source, found.masks) if source is not None else None
     return Layer(name, mask=mask, sequence_length=length, **tensors)
 
 
-def _tensor(name: str, part: str, pieces: list[Piece]) -> Tensor:
+def _tensor(part: str, pieces: list[Piece]) -> Tensor:
     (first_header, first), *others = pieces
+    name = first.name
     for header, entry in others:
         if entry.dtype != first.dtype or entry.shape[-1] != first.shape[-1]:
             raise DumpError(
@@ -146,10 +159,10 @@ def _tensor(name: str, part: str, pieces: list[Piece]) -> Tensor:
                 f"{header.path}; pieces must have one type and width"
             )
     if part in ("input", "output"):
-        return Tensor(name, tuple(pieces))
-    one = Tensor(name, (pieces[0],))
+        return Tensor(part, tuple(pieces))
+    one = Tensor(part, (pieces[0],))
     for piece in pieces[1:]:
-        if not _same_bytes(one, Tensor(name, (piece,))):
+        if not _same_bytes(one, Tensor(part, (piece,))):
             raise DumpError(f"{name} differs between {first_header.path} and {piece[0].path}; keep the right one")
     return one
 
@@ -157,51 +170,49 @@ def _tensor(name: str, part: str, pieces: list[Piece]) -> Tensor:
 def _same_bytes(a: Tensor, b: Tensor) -> bool:
     if a.rows != b.rows:
         return False
-    return all(
-        a.read(rows).tobytes() == b.read(rows).tobytes() for rows in a.chunks(a.columns * a.itemsize, CHUNK)
-    )
+    return all(a.read(rows).tobytes() == b.read(rows).tobytes() for rows in a.chunks(a.columns * a.itemsize, CHUNK))
 
 
 def _mask(source: Tensor, masks: list[Piece]) -> Tensor | None:
     """Find the mask of a tensor: each file's own, or the one mask of the set if it is as long as the tensor."""
     if not masks:
         return None
+
+    def demand(fits: bool, mask: str, positions: int, tokens: int) -> None:
+        if not fits:
+            raise DumpError(
+                f"{mask} has {positions} positions for the {tokens} tokens of {source.name}; write one for each"
+            )
+
     by_file = {header.path: (header, entry) for header, entry in masks}
-    own = [by_file.get(header.path) for header, _ in source.pieces]
-    if all(own):
-        mask = Tensor(MASK, tuple(piece for piece in own if piece))
-        fits = all(piece and piece[1].rows == entry.rows for piece, (_, entry) in zip(own, source.pieces, strict=True))
-    else:
-        mask = Tensor(MASK, tuple(masks))
-        fits = mask.rows == source.rows
-    if not fits:
-        raise DumpError(f"tokens.mask has {mask.rows} positions and {source.name} {source.rows} tokens; they must agree")
-    return mask
+    own = [by_file[header.path] for header, _ in source.pieces if header.path in by_file]
+    if len(own) == len(source.pieces):
+        for (header, mask), (_, entry) in zip(own, source.pieces, strict=True):
+            demand(mask.rows == entry.rows, f"{mask.name} in {header.path}", mask.rows, entry.rows)
+        return Tensor("mask", tuple(own))
+    whole = Tensor("mask", tuple(masks))
+    demand(whole.rows == source.rows, whole.name, whole.rows, source.rows)
+    return whole
 
 
-def _share_inputs(layers: dict[str, Layer], metadata: dict[str, str], found: _Found) -> None:
+def _share_inputs(layers: dict[str, Layer], metadata: dict[str, str]) -> None:
     text = metadata.get("wncore.shared_inputs")
     if text is None:
         return
     try:
-        shared = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DumpError(f"wncore.shared_inputs is not JSON: {error}") from error
-    if not isinstance(shared, dict) or not all(isinstance(value, str) for value in shared.values()):
-        raise DumpError("wncore.shared_inputs must map the name of a layer to the name of another")
+        shared = strict_json.loads(text.encode())
+    except ValueError as error:
+        raise DumpError(f"wncore.shared_inputs is not sound JSON: {error}; write the dump again") from error
+    if not strict_json.is_object(shared) or not all(isinstance(owner, str) for owner in shared.values()):
+        raise DumpError("wncore.shared_inputs must map names of layers to names of layers; write the dump again")
     for name, owner in shared.items():
         reader, source = layers.get(name), layers.get(owner)
         if reader is None or reader.input is not None:
             continue
         if source is None or source.input is None:
-            raise DumpError(f"wncore.shared_inputs says that {name} reads the input of {owner}, which is not there")
-        if reader.output is None:
-            mask = source.mask
-        else:
-            mask = reader.mask
-        layers[name] = Layer(
-            name, source.input, reader.output, reader.weight, reader.bias, reader.gram, mask, reader.sequence_length
-        )
+            raise DumpError(f"wncore.shared_inputs: {name} reads the input of {owner[:80]}, which is not there; add it")
+        mask = source.mask if reader.output is None else reader.mask
+        layers[name] = replace(reader, input=source.input, mask=mask)
 
 
 def _check_shapes(layer: Layer) -> None:
@@ -223,11 +234,6 @@ def _check_shapes(layer: Layer) -> None:
         demand(h.rows == h.columns == width, f"gram is {h.rows} x {h.columns} for {width} inputs")
 
 
-def _by_number(name: str) -> list[tuple[int, int, str]]:
-    """Sort layers.9 before layers.10."""
-    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in name.split(".")]
-
-
 def scorable_layers(dump: Dump, names: Sequence[str]) -> list[Layer]:
     """Return the named layers that have outputs or inputs and weights.
 
@@ -239,7 +245,7 @@ def scorable_layers(dump: Dump, names: Sequence[str]) -> list[Layer]:
     chosen = [dump.layers[name] for name in names]
     for layer in chosen:
         if layer.input is not None and not layer.scorable:
-            raise DumpError(f"{layer.name} has an input but neither weight nor output; add one, or leave it out: --layer")
+            raise DumpError(f"{layer.name} has an input but no weight and no output; add one, or leave it out: --layer")
     ready = [layer for layer in chosen if layer.scorable]
     if not ready:
         raise DumpError(

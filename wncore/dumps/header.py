@@ -1,19 +1,25 @@
-"""The header of a safetensors file, checked twice: by the safetensors library, and for what it lets pass.
+"""The header of a safetensors file, checked before anything is read by it.
 
-Format: https://huggingface.co/docs/safetensors; eight bytes of length, JSON of that length, then the tensors' bytes.
+Format: https://huggingface.co/docs/safetensors; eight bytes of length, JSON of that length, then the bytes of the
+tensors without gap or overlap. The safetensors library is not asked: it maps the file, so that one that shrinks
+meanwhile kills the process, it keeps the last of two tensors of one name, and does not say which tensor is wrong.
+Whatever is accepted here, the library accepts and reads alike (tests/test_hostile.py).
 """
 
-import json
 import os
+import stat
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from io import FileIO
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import ml_dtypes
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
+from wncore.dumps import strict_json
 from wncore.errors import DumpError
 
 DTYPES: dict[str, np.dtype[Any]] = {
@@ -30,14 +36,23 @@ DTYPES: dict[str, np.dtype[Any]] = {
 }
 """What can be read: every float type, and the two types of a mask."""
 
+OTHERS = "F4:4 F6_E2M3:6 F6_E3M2:6 I8:8 F8_E8M0:8 I16:16 U16:16 I32:32 U32:32 I64:64 U64:64 C64:64"
+BITS = {name: 8 * dtype.itemsize for name, dtype in DTYPES.items()} | {
+    name: int(bits) for name, bits in (other.split(":") for other in OTHERS.split())
+}
+"""Size of a value of every type that the format knows."""
+
 LONGEST = 32 * 2**20
 """Bytes of the longest header that is read; a header of 100,000 tensors has about 10 MiB."""
+LONGEST_NAME = 1000
+MOST_AXES = 64
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Where one tensor lies in its file."""
+    """One tensor, and where it lies in its file."""
 
+    name: str
     dtype: str
     shape: tuple[int, ...]
     offset: int
@@ -50,8 +65,8 @@ class Entry:
 
     @property
     def nbytes(self) -> int:
-        """Size of the tensor, of a type that `DTYPES` knows."""
-        return prod(self.shape) * DTYPES[self.dtype].itemsize
+        """Size of the tensor on the disk."""
+        return prod(self.shape) * BITS[self.dtype] // 8
 
 
 @dataclass(frozen=True)
@@ -72,54 +87,99 @@ def read_header(path: Path) -> Header:
     DumpError
         If the file is missing, not a regular file, or not sound safetensors.
     """
-    if not path.exists():
-        raise DumpError(f"there is no file {path}")
-    if not path.is_file():
+    with open_regular(path) as file:
+        now = stamp(file)
+        text = _header_text(path, file, now[0])
+    try:
+        content = strict_json.loads(text)
+    except ValueError as error:
+        raise DumpError(f"{path} has a header that is not sound JSON: {error}; write it again") from error
+    if not strict_json.is_object(content):
+        raise DumpError(f"{path} has a header that is no JSON object; write it again")
+    metadata = content.pop("__metadata__", {})
+    if not strict_json.is_object(metadata) or not all(isinstance(value, str) for value in metadata.values()):
+        raise DumpError(f"{path} has metadata that is not text; write it again, every value a string")
+    start = 8 + len(text)
+    tensors = {name: _entry(path, name, value, start) for name, value in content.items()}
+    _check_layout(path, tensors, start, now[0])
+    return Header(path, tensors, metadata, now)
+
+
+@contextmanager
+def open_regular(path: Path) -> Generator[FileIO, None, None]:
+    """Open a regular file, and nothing that would make us wait or never end.
+
+    Raises
+    ------
+    DumpError
+        If it is missing, not a regular file, or cannot be read, or reading it fails within the block.
+    """
+    try:
+        regular = stat.S_ISREG(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise DumpError(f"there is no file {path}") from error
+    except (OSError, ValueError) as error:
+        raise DumpError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    if not regular:
         raise DumpError(f"{path} is not a regular file; give a .safetensors file, an index or a folder of them")
     try:
-        with path.open("rb") as file:
-            state = os.fstat(file.fileno())
-            text = _header_text(path, file.read(8), file, state.st_size)
-        with safe_open(path, framework="np"):  # offsets that overlap, leave gaps, or leave the file
-            pass
-    except SafetensorError as error:
-        raise DumpError(f"{path} is not a sound safetensors file: {error}; write it again") from error
+        with FileIO(path, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+            yield file
     except OSError as error:
         raise DumpError(f"{path} cannot be read: {error.strerror or error}") from error
-    content = _parse(path, text)
-    metadata = content.pop("__metadata__", {})
-    start = 8 + len(text)
-    tensors = {
-        name: Entry(entry["dtype"], tuple(entry["shape"]), start + entry["data_offsets"][0])
-        for name, entry in content.items()
-    }
-    return Header(path, tensors, metadata, (state.st_size, state.st_mtime_ns))
 
 
-def _header_text(path: Path, prefix: bytes, file: Any, size: int) -> bytes:
-    length = int.from_bytes(prefix, "little")
-    if len(prefix) < 8 or length > size - 8:
+def stamp(file: FileIO) -> tuple[int, int]:
+    """Return size and time of change."""
+    state = os.fstat(file.fileno())
+    return state.st_size, state.st_mtime_ns
+
+
+def _header_text(path: Path, file: FileIO, size: int) -> bytes:
+    length = int.from_bytes(file.read(8), "little")
+    if size < 8 or length > size - 8:
         raise DumpError(
-            f"{path} is truncated or no safetensors file: it has {size} bytes and announces a header of {length}"
+            f"{path} is truncated or no safetensors file: it has {size} bytes and announces a header of {length}; "
+            f"copy or write it again"
         )
     if length > LONGEST:
         raise DumpError(f"{path} has a header of {length} bytes; more than {LONGEST} are not read, split the file")
-    text: bytes = file.read(length)
-    return text
+    return file.read(length)
 
 
-def _parse(path: Path, text: bytes) -> dict[str, Any]:
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        content = dict(pairs)
-        if len(content) < len(pairs):
-            names = [name for name, _ in pairs]
-            twice = next(name for name in names if names.count(name) > 1)
-            raise DumpError(f"{path} names {twice!r} twice in its header; write it again")
-        return content
+def _entry(path: Path, name: str, content: Any, start: int) -> Entry:
+    def demand(sound: bool, what: str) -> None:
+        if not sound:
+            raise DumpError(f"{path} is damaged: {name[:80]} {what}; write it again")
 
-    try:
-        return json.loads(text, object_pairs_hook=unique)
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, DumpError):
-            raise
-        raise DumpError(f"{path} has a header that is not JSON: {error}; write it again") from error
+    demand(len(name) <= LONGEST_NAME, f"... is a name of {len(name)} characters, more than {LONGEST_NAME}")
+    sought = ("dtype", "shape", "data_offsets")
+    demand(strict_json.is_object(content) and all(key in content for key in sought), f"needs {', '.join(sought)}")
+    dtype, shape, offsets = (content[key] for key in sought)
+    demand(isinstance(dtype, str) and dtype in BITS, f"has the type {str(dtype)[:40]!r}; known are {' '.join(BITS)}")
+    demand(_are_sizes(shape) and len(shape) <= MOST_AXES, f"has a shape that is no list of up to {MOST_AXES} sizes")
+    demand(_are_sizes(offsets) and len(offsets) == 2, "has data_offsets that are not two positions")
+    begin, end = offsets
+    bits, itemsize = prod(shape) * BITS[dtype], max(1, BITS[dtype] // 8)
+    demand(bits == 8 * (end - begin), f"is {dtype} {shape} and has {end - begin} bytes, from {begin} to {end}")
+    demand(begin % itemsize == 0, f"is misaligned: {dtype} values start at byte {begin} of the data")
+    return Entry(name, dtype, tuple(shape), start + begin)
+
+
+def _are_sizes(values: Any) -> bool:
+    """Whether it is a list of whole numbers that 63 bits can hold."""
+    return strict_json.is_list(values) and all(type(value) is int and 0 <= value < 2**63 for value in values)
+
+
+def _check_layout(path: Path, tensors: dict[str, Entry], start: int, size: int) -> None:
+    """Demand that the tensors fill the file from `start` to `size` without overlap or gap."""
+    end, before = start, "the header"
+    for name, entry in sorted(tensors.items(), key=lambda item: (item[1].offset, item[1].nbytes)):
+        if entry.offset != end:
+            what = "overlap" if entry.offset < end else "leave a gap"
+            raise DumpError(f"{path} is damaged: {before} and {name} {what}; write it again")
+        end, before = entry.offset + entry.nbytes, name
+    if end > size:
+        raise DumpError(f"{path} is truncated: {before} ends at byte {end} of {size}; copy or write it again")
+    if end < size:
+        raise DumpError(f"{path} is damaged: {size - end} bytes follow {before}; copy or write it again")

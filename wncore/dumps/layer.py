@@ -1,6 +1,7 @@
 """One linear layer of a dump: its tensors, and which of its tokens count."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -117,5 +118,4 @@ class Layer:
 
 def as_column(header: Header, entry: Entry) -> tuple[Header, Entry]:
     """Give a vector or a mask of any shape the shape (length, 1)."""
-    count = entry.rows * entry.shape[-1]
-    return header, Entry(entry.dtype, (count, 1), entry.offset)
+    return header, replace(entry, shape=(prod(entry.shape), 1))

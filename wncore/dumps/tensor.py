@@ -3,27 +3,36 @@
 (Pages of a mapped file count as resident memory, so reading a large file through a map would break `--memory`.)
 """
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import FileIO
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from wncore.dumps.header import DTYPES, Entry, Header
-from wncore.errors import DumpError, NonFiniteError
+from wncore.dumps.header import DTYPES, Entry, Header, open_regular, stamp
+from wncore.errors import DumpError, NonFiniteError, ShapeError
 
 CHUNK = 8 * 2**20
 """Bytes read at a time when only some columns are kept."""
+NEAR = 2**16
+"""Bytes of a row from which it pays to read only the wanted columns."""
 
 
 @dataclass(frozen=True)
 class Tensor:
     """A matrix (rows, columns) in one file or, piece by piece along its rows, in several."""
 
-    name: str
+    part: str
+    """What it is in its layer: "input", "output", "weight", "bias", "gram"; or "mask"."""
     pieces: tuple[tuple[Header, Entry], ...]
+
+    @property
+    def name(self) -> str:
+        """As it is called in its file, the first if there are several."""
+        return self.pieces[0][1].name
 
     @property
     def rows(self) -> int:
@@ -45,11 +54,13 @@ class Tensor:
         """Bytes of a value on the disk."""
         return DTYPES[self.dtype].itemsize
 
-    def read(self, rows: slice = slice(None), columns: slice = slice(None)) -> NDArray:
-        """Read a part as it is stored: (rows, columns), in the file's dtype."""
-        first, last, _ = rows.indices(self.rows)
-        left, right, _ = columns.indices(self.columns)
-        out = np.empty((max(last - first, 0), right - left), DTYPES[self.dtype])
+    def read(self, rows: slice = slice(None), columns: slice = slice(None)) -> NDArray[Any]:
+        """Read a part as it is stored: (rows, columns), in the file's dtype; slices have no step."""
+        first, last, row_step = rows.indices(self.rows)
+        left, right, column_step = columns.indices(self.columns)
+        if row_step != 1 or column_step != 1:
+            raise ShapeError(f"{self.name} is read without steps; got {rows} and {columns}, index what was read")
+        out = np.empty((max(last - first, 0), max(right - left, 0)), DTYPES[self.dtype])
         done = start = 0
         for header, entry in self.pieces:
             low, high = max(first - start, 0), min(last - start, entry.rows)
@@ -65,48 +76,58 @@ class Tensor:
         for first in range(0, self.rows, step):
             yield slice(first, min(self.rows, first + step))
 
-    def check_finite(self, part: NDArray) -> None:
+    def check_finite(self, part: NDArray[Any]) -> None:
         """Raise `NonFiniteError` for the whole tensor if a part of it that was read holds NaN or infinity."""
         if is_finite(part):
             return
         count, first = 0, None
         for rows in self.chunks(self.columns * self.itemsize, CHUNK):
-            bad = ~np.isfinite(as_floats(self.read(rows)))
+            bad = ~finite(self.read(rows))
             if first is None and bad.any():
                 row, column = np.argwhere(bad)[0]
                 first = (rows.start + int(row), int(column))
             count += int(bad.sum())
+        place = first or ("?", "?")  # "?": the file was mended meanwhile
+        what, remedy = "row", "replace such values"
+        if self.part in ("input", "output"):
+            what, remedy = "token", "leave such tokens out with tokens.mask"
         raise NonFiniteError(
             f"{self.name} holds NaN or infinity: {count} of its {self.rows * self.columns} values, the first at "
-            f"token {first[0] if first else '?'}, channel {first[1] if first else '?'}; leave such tokens out with "
-            f"tokens.mask, or capture the layer again in a wider dtype"
+            f"{what} {place[0]}, channel {place[1]}; {remedy}, or capture the layer again in a wider dtype"
         )
 
 
-def _read(header: Header, name: str, entry: Entry, low: int, out: NDArray, left: int) -> None:
+def _read(header: Header, name: str, entry: Entry, low: int, out: NDArray[Any], left: int) -> None:
     """Fill out (k, c) with the columns from `left` of the rows from `low`."""
     width, itemsize = entry.shape[-1], out.itemsize
-    try:
-        with header.path.open("rb", buffering=0) as file:
-            state = os.fstat(file.fileno())
-            if (state.st_size, state.st_mtime_ns) != header.stamp:
-                raise DumpError(f"{header.path} changed while it was being read; wait for its writer and start again")
-            file.seek(entry.offset + low * width * itemsize)
-            if out.shape[1] == width:
-                _fill(file, out, header, name)
-                return
+    if not out.size:
+        return
+    with open_regular(header.path) as file:
+        _check_stamp(header, file)
+        file.seek(entry.offset + low * width * itemsize)
+        if out.shape[1] == width:
+            _fill(file, out, header, name)
+        elif out.shape[1] * itemsize >= NEAR or width * itemsize > CHUNK:
+            for i in range(len(out)):
+                file.seek(entry.offset + ((low + i) * width + left) * itemsize)
+                _fill(file, out[i], header, name)
+        else:
             step = max(1, CHUNK // (width * itemsize))
             buffer = np.empty((min(step, len(out)), width), out.dtype)
             for first in range(0, len(out), step):
                 part = buffer[: min(step, len(out) - first)]
                 _fill(file, part, header, name)
                 out[first : first + len(part)] = part[:, left : left + out.shape[1]]
-    except OSError as error:
-        raise DumpError(f"{header.path} cannot be read: {error.strerror or error}") from error
+        _check_stamp(header, file)
 
 
-def _fill(file, array: NDArray, header: Header, name: str) -> None:
-    view = memoryview(array.reshape(-1).view(np.uint8))
+def _check_stamp(header: Header, file: FileIO) -> None:
+    if stamp(file) != header.stamp:
+        raise DumpError(f"{header.path} changed while it was being read; wait for its writer and start again")
+
+
+def _fill(file: FileIO, array: NDArray[Any], header: Header, name: str) -> None:
+    view = array.reshape(-1).view(np.uint8).data
     while len(view):
         count = file.readinto(view[: 2**30])
         if not count:
@@ -114,14 +135,19 @@ def _fill(file, array: NDArray, header: Header, name: str) -> None:
         view = view[count:]
 
 
-def is_finite(array: NDArray) -> bool:
-    """Whether no value is NaN or infinite; fast for bfloat16, whose exponent is all ones then."""
+def is_finite(array: NDArray[Any]) -> bool:
+    """Whether no value is NaN or infinite."""
+    return bool(finite(array).all())
+
+
+def finite(array: NDArray[Any]) -> NDArray[np.bool_]:
+    """Say of each value whether it is finite; of bfloat16 quickly: no exponent is all ones."""
     if array.dtype == ml_dtypes.bfloat16:
-        return not bool(((array.view(np.uint16) & 0x7F80) == 0x7F80).any())
-    return bool(np.isfinite(array).all())
+        return (array.view(np.uint16) & 0x7F80) != 0x7F80
+    return np.isfinite(array)
 
 
-def as_floats(array: NDArray) -> NDArray:
+def as_floats(array: NDArray[Any]) -> NDArray[Any]:
     """Widen to the dtype of arithmetic, exactly: float64 stays, everything narrower becomes float32."""
     if array.dtype == ml_dtypes.bfloat16:  # the upper half of a float32
         return (array.view(np.uint16).astype(np.uint32) << 16).view(np.float32)

@@ -1,4 +1,4 @@
-"""The histogram of `wncore.histogram`: a guide table names a bin that is right, or one too low, almost always."""
+"""The histogram of `wncore.histograms`: a guide table names a bin that is right, or one too low, almost always."""
 
 import numba
 import numpy as np

@@ -1,0 +1,425 @@
+"""Damaged and malicious dumps, made from sound ones, and the judge of what the command line makes of them.
+
+Every case must end in a right answer, or in exit code 1 and one line that names what is wrong.
+"""
+
+import json
+import random
+import re
+import signal
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import rawfile
+from safetensors import SafetensorError, deserialize
+
+from wncore.wasserstein import gaussian_distance
+from wncore_cli import main, printable
+
+Case = tuple[str, bytes]
+Capture = Callable[[], tuple[str, str]]
+
+SECONDS = 10
+"""After which a case hangs."""
+DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16, "BOOL": np.bool_,
+          "U8": np.uint8, "F8_E4M3": ml_dtypes.float8_e4m3fn, "F8_E5M2": ml_dtypes.float8_e5m2,
+          "F8_E4M3FNUZ": ml_dtypes.float8_e4m3fnuz, "F8_E5M2FNUZ": ml_dtypes.float8_e5m2fnuz}  # fmt: skip
+
+
+def tensors(seed: int = 0) -> dict[str, np.ndarray]:
+    """Return a layer to be computed, with padding, and a foreign one that is stored: 24 tokens, 5 and 3 neurons."""
+    rng = np.random.default_rng(seed)
+    return {
+        "fc.input": rng.standard_normal((24, 4)).astype(np.float16),
+        "fc.weight": rng.standard_normal((5, 4)).astype(ml_dtypes.bfloat16),
+        "fc.bias": rng.standard_normal(5).astype(np.float32),
+        "h.0.hook": rng.standard_normal((4, 6, 3)).astype(np.float32),
+        "tokens.mask": rng.random(24) < 0.8,
+    }
+
+
+def sound() -> tuple[dict[str, Any], bytes]:
+    """Return header and data of the sound dump."""
+    header, data = rawfile.layout(tensors())
+    return {"__metadata__": {"wncore.schema": "1", "wncore.sequence_length": "6"}, **header}, data
+
+
+# The judge
+
+
+class Hang(BaseException):
+    """Nothing may catch it but the judge."""
+
+
+@contextmanager
+def alarm() -> Iterator[None]:
+    """Raise `Hang` when a case takes too long."""
+
+    def ring(*args: object) -> None:
+        raise Hang
+
+    old = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, old)
+
+
+def run(capture: Capture, *arguments: object) -> tuple[int | str, str, str]:
+    """Run a command in this process: exit code or what it raised, stdout, stderr."""
+    try:
+        with alarm():
+            code: int | str = main([str(argument) for argument in arguments])
+    except BaseException as error:
+        code = f"raised {error!r}"
+    return code, *capture()
+
+
+def problem(capture: Capture, *sources: Path, names: str = "", options: tuple[str, ...] = ()) -> str | None:
+    """Say what is wrong with the answers of ``score`` and ``inspect``, or None; `names`: also names the culprit."""
+    common = ["--json", "--quiet", "--backend", "numpy", *options, *sources]
+    code, out, err = run(capture, "score", *common)
+    fault = _wrong_error(code, out, err, sources, names) if code else err or _wrong_scores(out, sources)
+    if fault:
+        return f"score: {fault}"
+    inspected, out, err = run(capture, "inspect", *common)
+    fault = _wrong_error(inspected, out, err, sources, names) if inspected else err or _not_json(out)
+    if fault is None and inspected and not code:
+        fault = f"refuses what score accepts: {err}"
+    return f"inspect: {fault}" if fault else None
+
+
+def _wrong_error(code: int | str, out: str, err: str, sources: tuple[Path, ...], names: str) -> str | None:
+    if code != 1 or out:
+        return f"ended with {code}, {out[:80]!r} on stdout, {err[:300]!r} on stderr"
+    if not err.startswith("wncore: error: ") or err.count("\n") != 1 or not err.endswith("\n"):
+        return f"is no single line: {err[:300]!r}"
+    if not err[:-1].isprintable() or len(err) > 2000:
+        return f"is no line for a terminal: {err[:300]!r} of {len(err)}"
+    if "bug in wncore" in err or "Traceback" in err:
+        return f"is a bug: {err!r}"
+    culprits = {*map(str, sources), *(name for source in sources for name in _names(source)), names} - {""}
+    if not any(printable(culprit)[:60] in err for culprit in culprits):
+        return f"names no culprit: {err!r}"
+    return None
+
+
+def _names(source: Path) -> set[str]:
+    """Name the tensors of a file, as far as its header can be read, their layers, and its metadata."""
+    try:
+        tensors, metadata = rawfile.read(source)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, struct.error):
+        return set()
+    layers = {name.rpartition(".")[0] or "layer" for name in tensors}
+    return {*tensors, *layers, *(metadata if isinstance(metadata, dict) else ())}
+
+
+def _not_json(out: str) -> str | None:
+    try:
+        json.loads(out, parse_constant=lambda constant: 1 / 0)
+    except (ValueError, ZeroDivisionError) as error:
+        return f"printed no strict JSON: {error}"
+    return None
+
+
+def _wrong_scores(out: str, sources: tuple[Path, ...]) -> str | None:
+    """Compare with the definition, applied to what the safetensors library reads from the same file."""
+    if _not_json(out):
+        return _not_json(out)
+    document = json.loads(out)
+    if len(sources) != 1 or sources[0].suffix != ".safetensors":
+        return None
+    try:
+        loaded = deserialize(sources[0].read_bytes())
+    except SafetensorError as error:
+        return f"accepted what the library refuses: {error}"
+    arrays = {name: _array(part) for name, part in loaded}
+    mask = arrays.get("tokens.mask")
+    for layer in document["layers"]:
+        y = _outputs(layer["name"], arrays)
+        y = y if mask is None else y[mask.reshape(-1).astype(bool)]
+        if (layer["tokens"], layer["neurons"]) != y.shape:
+            return f"{layer['name']} has {layer['tokens']} tokens and {layer['neurons']} neurons, not {y.shape}"
+        if not np.isfinite(y).all():
+            return f"{layer['name']} was scored with NaN or infinity in it"
+        got = np.array(layer["wasserstein"], float)
+        spread, size = np.ptp(y.astype(np.float64), axis=0), np.abs(y.astype(np.float64)).max(axis=0)
+        flat = spread <= 1e-6 * size
+        if not np.allclose(got[~flat], gaussian_distance(y)[~flat], rtol=0, atol=1e-5):
+            return f"{layer['name']} has distances {got}, not {gaussian_distance(y)}"
+    return None
+
+
+def _array(part: dict[str, Any]) -> np.ndarray:
+    if part["dtype"] not in DTYPES:
+        return np.empty(0)
+    return np.frombuffer(part["data"], DTYPES[part["dtype"]]).reshape(part["shape"])
+
+
+def _outputs(name: str, arrays: dict[str, np.ndarray]) -> np.ndarray:
+    def find(*suffixes: str) -> np.ndarray | None:
+        called = [f"{name}.{suffix}" for suffix in suffixes] + [f".{suffix}" for suffix in suffixes if name == "layer"]
+        called += list(suffixes) if name == "layer" else []
+        return next(
+            (arrays[one] for one in called if one in arrays and arrays[one].ndim > (suffixes != ("bias",))), None
+        )
+
+    stored = find("output", "outputs")
+    stored = arrays.get(name) if stored is None else stored
+    if stored is not None:
+        return stored.reshape(-1, stored.shape[-1]).astype(np.float64 if stored.dtype == np.float64 else np.float32)
+    x, w, b = find("input", "inputs"), find("weight"), find("bias")
+    assert x is not None
+    assert w is not None
+    wide = any(one is not None and one.dtype == np.float64 for one in (x, w, b))
+    with np.errstate(all="ignore"):  # padding may hold anything
+        y = x.reshape(-1, x.shape[-1]).astype(np.float64) @ w.astype(np.float64).T
+        y = y if b is None else y + b.reshape(-1).astype(np.float64)
+        return y.astype(np.float64 if wide else np.float32)
+
+
+# The mutations
+
+
+def header_flips(count: int = 500) -> Iterator[Case]:
+    """Flip one to three bits of the length or the header."""
+    content = rawfile.pack(*sound())
+    length = len(content) - len(sound()[1])
+    yield from _flips(content, range(length), count, random.Random(1))
+
+
+def data_flips(count: int = 400) -> Iterator[Case]:
+    """Flip one to three bits of the values."""
+    content = rawfile.pack(*sound())
+    yield from _flips(content, range(len(content) - len(sound()[1]), len(content)), count, random.Random(2))
+
+
+def _flips(content: bytes, where: range, count: int, chance: random.Random) -> Iterator[Case]:
+    for _ in range(count):
+        changed = bytearray(content)
+        bits = [(chance.choice(where), chance.randrange(8)) for _ in range(chance.randint(1, 3))]
+        for place, bit in bits:
+            changed[place] ^= 1 << bit
+        yield f"bits {bits} flipped", bytes(changed)
+
+
+def header_overwrites(count: int = 500) -> Iterator[Case]:
+    """Overwrite, insert or delete a byte of the header; the length follows, so that JSON is reached."""
+    header, data = sound()
+    text, chance = json.dumps(header).encode(), random.Random(3)
+    for _ in range(count):
+        place, byte, way = (
+            chance.randrange(len(text)),
+            chance.choice(b'{}[]",:0123456789-+eE.\\u/ \t\n\0\x7f\x80\xff'),
+            chance.randrange(3),
+        )
+        inserted = b"" if way == 2 else bytes([byte])
+        yield (
+            f"{'overwritten inserted deleted'.split()[way]} {byte:#x} at {place}",
+            rawfile.pack(text[:place] + inserted + text[place + (way != 1) :], data),
+        )
+
+
+def data_overwrites(count: int = 200) -> Iterator[Case]:
+    """Overwrite one to eight bytes of the values by extreme ones."""
+    content, chance = rawfile.pack(*sound()), random.Random(4)
+    size = len(sound()[1])
+    for _ in range(count):
+        width, byte = chance.randint(1, 8), chance.choice([0x00, 0x7F, 0x80, 0xFF, 0x7C, 0x01])
+        place = len(content) - size + chance.randrange(size - width)
+        yield f"{width} x {byte:#x} at {place}", content[:place] + bytes([byte]) * width + content[place + width :]
+
+
+def truncations() -> Iterator[Case]:
+    """Cut the file at every boundary of its structure and beside it, or let something follow."""
+    header, data = sound()
+    content = rawfile.pack(header, data)
+    start = len(content) - len(data)
+    bounds = {*range(9), start, len(content)}
+    bounds |= {8 + found.start() for found in re.finditer(rb'[{}\[\]",:]', content[8:start])}
+    bounds |= {start + offset for name in header if name != "__metadata__" for offset in header[name]["data_offsets"]}
+    for bound in sorted({bound + shift for bound in bounds for shift in (-1, 0, 1)} & set(range(len(content)))):
+        yield f"cut at {bound} of {len(content)}", content[:bound]
+    for extra in (b"\0", b"\0" * 8, content, b"\xff" * 4096):
+        yield f"{len(extra)} bytes follow", content + extra
+
+
+DTYPE_VALUES = ["F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "F8_E8M0", "F4",
+                "F6_E2M3", "F6_E3M2", "I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64", "BOOL", "C64", "C128",
+                "f32", "F32 ", "float32", "F320", "<f4", "O", "", "\0", "F\ud800", None, 32, 4.0, True, [], ["F32"],
+                {}, "F32" * 10_000]  # fmt: skip
+SIZES = [0, 1, -1, -24, 5, 23, 25, 2**31, 2**32, 2**62, 2**63 - 1, 2**63, 2**64 - 1, 2**64, 10**30, 24.0, 1e30, 0.5,
+         True, False, None, "24", [], [24], {}]  # fmt: skip
+SHAPES = [[], [0], [-1], [1, 1], [24], [24, 4, 1], [4, 24], [2, 2, 2, 2, 2, 3], [96], [-24, -4], [2**32, 2**32],
+          [2**63, 2, 0], [0, 2**63], [2**62, 4], [2**64 + 24, 4], [1] * 63 + [96], [1] * 64 + [96], [1] * 5000 + [96],
+          [[24, 4]], [[[[]]]], "24, 4", "", None, 96, {}, {"0": 24}, [24, None], [24, "4"], [24.0, 4], [24, 4.5],
+          [True, 96]]  # fmt: skip
+
+
+def entry_edits() -> Iterator[Case]:
+    """Give every field of every tensor wrong values of every kind."""
+    for name in tensors():
+        header, data = sound()
+        begin, end = header[name]["data_offsets"]
+        first, *rest = header[name]["shape"]
+        offsets = [[begin + 1, end + 1], [begin - 1, end], [begin, end - 1], [begin, end + 1], [end, begin], [end, end],
+                   [0, 0], [0, len(data)], [0, end - begin], [begin], [begin, end, end], [[begin, end]], [], None, "0",
+                   {}, {"begin": begin}, [begin, None], [begin + 2**32, end + 2**32], [-end, -begin]]  # fmt: skip
+        offsets += [[size, end] for size in SIZES] + [[begin, size] for size in SIZES]
+        shapes = SHAPES + [[size, *rest] for size in SIZES] + [[first, *rest, size] for size in SIZES[:6]]
+        for field, values in (("dtype", DTYPE_VALUES), ("shape", shapes), ("data_offsets", offsets)):
+            for value in values:
+                edited = {**header, name: {**header[name], field: value}}
+                yield f"{name}.{field} = {str(value)[:60]}", rawfile.pack(edited, data)
+            yield (
+                f"{name}.{field} missing",
+                rawfile.pack({**header, name: {key: kept for key, kept in header[name].items() if key != field}}, data),
+            )
+        for value in (None, 3, "F32", [], ["F32", [24, 4], [0, 384]], {}):
+            yield f"{name} = {value}", rawfile.pack({**header, name: value}, data)
+        yield f"{name} missing", rawfile.pack({key: kept for key, kept in header.items() if key != name}, data)
+
+
+def data_left_out() -> Iterator[Case]:
+    """Leave one tensor out, bytes and all."""
+    for name in tensors():
+        kept = {key: array for key, array in tensors().items() if key != name}
+        yield f"{name} left out", rawfile.pack(*rawfile.layout(kept))
+
+
+A, B = '{"dtype":"F32","shape":[4,2],"data_offsets":[0,32]}', '{"dtype":"F32","shape":[4,2],"data_offsets":[32,64]}'
+AB = f'"fc.output":{A},"b.output":{B}'
+DEEP = 100_000
+
+
+def raw_headers() -> Iterator[Case]:
+    """Write headers that no writer of JSON would write."""
+    headers = [
+        "", " ", "{", "}", "[]", "null", "0", '"', '"x"', "{}", "{" + AB, AB, "[" + AB + "]", "{{" + AB + "}}",
+        "{" + AB + ",}", "{," + AB + "}", "{" + AB + "}}", "{" + AB + "} {}", "{" + AB + "}\0", "{" + AB + "}x",
+        f'{{"fc.output":{A},"fc.output":{B}}}', f'{{"fc.output":{A},"fc.output":{A}}}',
+        f'{{"fc.output":{A},"fc\\u002eoutput":{B}}}', f'{{"fc.output":{A},"b.output":{A}}}',
+        '{"fc.output":{"dtype":"F32","dtype":"F32","shape":[4,2],"data_offsets":[0,32]},"b.output":' + B + "}",
+        '{"fc.output":{"dtype":"F32","shape":[8,1],"shape":[4,2],"data_offsets":[0,32]},"b.output":' + B + "}",
+        '{"fc.output":{"dtype":"F32","shape":[4,2],"data_offsets":[32,64],"data_offsets":[0,32]},"b.output":' + B + "}",
+        *[f'{{"fc.output":{A[:-1]},"extra":{extra}}},"b.output":{B}}}' for extra in (
+            "1", "NaN", "Infinity", "-Infinity", "1e999", "-0", "1" * 5000, '"\\ud800"', "[" * 100 + "]" * 100, "nan",
+            '{"a":1,"a":2}', "'x'", "01", "1.", ".5", "+1", "0x10", "tru", "True", '"\n"', '"\\x41"', '"\\u12"')],
+        *[f'{{"fc.output":{A.replace("[4,2]", shape)},"b.output":{B}}}' for shape in (
+            "[4,2,]", "[,4,2]", "[4 2]", "[4,-0]", "[NaN,2]", "[4,Infinity]", "[4,2e0]", "[4,2.0]", "[04,2]", "[+4,2]",
+            "[4,0x2]", "[" + "4" * 5000 + ",2]", "(4,2)", "[4,2", "4,2]", "[4,true]", "[" * DEEP + "]" * DEEP)],
+        "{" + AB.replace("fc", "\ud800") + "}", "{" + AB.replace("fc", "\\ud800") + "}",
+        "{" + AB.replace("fc", "\\udc00\\ud800") + "}", "{" + AB.replace("fc", "\\ud835\\udd4f") + "}",
+        "{" + AB.replace('"', "'") + "}", "/* x */{" + AB + "}", "{" + AB + "}// x", "\ufeff{" + AB + "}",
+        " \t\r\n{" + AB + "}\n\n", "[" * DEEP, "{" * DEEP, '{"a":' * DEEP, '{"fc.output":' + "[" * DEEP + "]" * DEEP + "}",
+        '{"__metadata__":' + "[" * DEEP + "]" * DEEP + "," + AB + "}", '"' * DEEP, "\\" * DEEP, "," * DEEP, "-" * DEEP,
+        "{" + ",".join(f'"{i}":0' for i in range(20_000)) + "}", "{" + '"a":0,' * 20_000 + '"a":0}',
+    ]  # fmt: skip
+    for header in headers:
+        yield f"header {header[:100]!r}", rawfile.pack(header, bytes(range(64)))
+    for encoding in ("utf-16-le", "utf-16-be", "utf-16", "utf-32-le", "utf-32", "utf-8-sig", "cp037", "utf-7"):
+        yield f"header in {encoding}", rawfile.pack(("{" + AB + "}").encode(encoding), bytes(64))
+    for junk in (b"\xff", b"\xc0\xaf", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\x80", b"\xe2\x82"):
+        yield f"name with {junk!r}", rawfile.pack(("{" + AB + "}").encode().replace(b"fc", junk), bytes(64))
+    yield "pickle", b"\x80\x04\x95" + b"\0" * 100
+    yield "zip", b"PK\x03\x04" + b"\0" * 100
+    yield "HTML", b"<!DOCTYPE html><html><body>404 Not Found</body></html>"
+    yield "pointer of Git LFS", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 123\n"
+
+
+NAMES = ["", ".", "..", "../../etc/passwd.output", "/etc/passwd.output", "a/b.output", "C:\\a.output", "\0.output",
+         "a\0.output", "\n.output", "wncore: error: x\n.output", "\x1b[2J\x1b]0;owned\x07.output", "\x9b31m.output",
+         "\u202egnp.output", "\u200b.output", "\ufeff.output", "\u00e9.output", "e\u0301.output", "\U0001d54f.output",
+         "\ue000.output", "\ufffe.output", "[bold].output", "%s%n.output", "{0.__class__}.output", "$(id).output", "*",
+         "*.output", "[!a].output", "-x.output", "--force.output", "=1+1.output", "output", "input", "weight", "bias",
+         "gram", "inputs", ".output", ".weight", "output.output", "fc.output.output", "a." * 400 + "output", "n" * 1000,
+         "n" * 1001, "n" * 100_000, "9" * 999 + ".output", "\u0663.output", "\u00b2.output", "-1.output", "tokens.mask",
+         "tokens.mask.output", "__metadata__.output", "__metadata__", "layer.output", "nan.output", "null"]  # fmt: skip
+
+
+def odd_names() -> Iterator[Case]:
+    """Call an output anything, alone and beside a plain one."""
+    values = np.random.default_rng(5).standard_normal((8, 2)).astype(np.float32)
+    for name in NAMES:
+        yield f"name {name[:60]!r}", rawfile.pack(*rawfile.layout({name: values}))
+        yield f"fc beside {name[:60]!r}", rawfile.pack(*rawfile.layout({"fc.output": values, name: values}))
+
+
+METADATA = [None, 1, "text", [], [["wncore.schema", "1"]], True, {"a": 1}, {"a": None}, {"a": ["b"]}, {"a": {"b": "c"}},
+            {"wncore.schema": 1}, *[{"wncore.schema": text} for text in ("2", "", "1.0", "\0", "1" * 10_000)],
+            *[{"wncore.sequence_length": text} for text in ("", "0", "-1", "1.5", "x", "1e3", "9" * 18, "9" * 19, "9" * 5000,
+                                                            "\u0663", "\u00b2", " 6", "6\n", "0x6", "+6", "6_0", "inf")],
+            *[{"wncore.shared_inputs": text} for text in ("", "{", "[]", "null", "3", '"x"', '{"a":1}', '{"fc":"h.0.hook"}',
+                                                          '{"h.0.hook":"fc"}', '{"fc":"fc"}', '{"gone":"fc"}', "[" * DEEP,
+                                                          '{"h.0.hook":"gone"}', '{"h.0.hook":"fc","h.0.hook":"x"}', "NaN",
+                                                          '{"h.0.hook":"\\ud800"}', '{"h.0.hook":"' + "n" * 10_000 + '"}')],
+            {"wncore.model": "\x1b[2J"}, {"wncore.model": "n" * 100_000}, {"\0": "\0"}, {"": ""}, {}]  # fmt: skip
+
+
+def odd_metadata() -> Iterator[Case]:
+    """Say anything in the metadata, or say it twice."""
+    header, data = rawfile.layout(tensors())
+    for value in METADATA:
+        yield f"metadata {str(value)[:80]}", rawfile.pack({"__metadata__": value, **header}, data)
+    rest = json.dumps(header)[1:]
+    for twice in ('{"__metadata__":{"a":"b"},"__metadata__":{"a":"b"},', '{"__metadata__":{"a":"b","a":"c"},'):
+        yield f"metadata twice {twice}", rawfile.pack(twice + rest, data)
+    yield "metadata as a tensor", rawfile.pack({**header, "__metadata__": header["fc.input"]}, data)
+
+
+def odd_lengths() -> Iterator[Case]:
+    """Announce a header of any length."""
+    header, data = sound()
+    size = len(rawfile.pack(header, data))
+    for length in (0, 1, 2, 7, size - 9, size - 8, size - 7, size, 10**8, 10**8 + 1, 2**31 - 1, 2**31, 2**32 - 1, 2**32,
+                   2**63 - 9, 2**63 - 1, 2**63, 2**64 - 9, 2**64 - 8, 2**64 - 1):  # fmt: skip
+        yield f"header of {length} announced", rawfile.pack(header, data, length=length)
+
+
+def few_tokens() -> Iterator[Case]:
+    """Have too few tokens, channels or neurons, or masks that leave too few."""
+    rng = np.random.default_rng(6)
+    for n in range(4):
+        for m in range(3):
+            y = rng.standard_normal((n, m)).astype(np.float32)
+            yield f"{n} x {m} outputs", rawfile.pack(*rawfile.layout({"fc.output": y}))
+            for d in (0, 1):
+                made = {"fc.input": rng.standard_normal((n, d)), "fc.weight": rng.standard_normal((m, d))}
+                yield f"{n} tokens, {d} channels, {m} neurons", rawfile.pack(*rawfile.layout(made))
+    for kept in range(4):
+        for dtype in (np.uint8, np.bool_):
+            mask = np.arange(24) < kept
+            yield (
+                f"{kept} tokens kept by {dtype}",
+                rawfile.pack(*rawfile.layout({**tensors(), "tokens.mask": mask.astype(dtype)})),
+            )
+    masks = [np.ones(23, bool), np.ones(25, bool), np.ones((4, 6), bool), np.ones((6, 4), np.uint8), np.full(24, 2, np.uint8),
+             np.ones(24, np.int8), np.ones(24, np.float32), np.ones((24, 1), np.float32), np.ones((), bool), np.ones(0, bool)]  # fmt: skip
+    for mask in masks:
+        made = {**tensors(), "tokens.mask": mask}
+        yield f"mask {mask.dtype} {mask.shape}", rawfile.pack(*rawfile.layout(made))
+
+
+def odd_shapes(count: int = 150) -> Iterator[Case]:
+    """Make layers of tensors whose sizes mostly disagree."""
+    chance, rng = random.Random(7), np.random.default_rng(7)
+    for _ in range(count):
+        made = {}
+        for part in chance.sample(
+            ["input", "output", "weight", "bias", "gram", "inputs", "outputs"], chance.randint(1, 5)
+        ):
+            shape = [chance.choice([1, 2, 3, 3, 3, 6]) for _ in range(chance.choice([0, 1, 2, 2, 2, 2, 3]))]
+            made[f"fc.{part}"] = rng.standard_normal(shape).astype(chance.choice([np.float32, np.float64, np.float16]))
+        shapes = {name: array.shape for name, array in made.items()}
+        yield f"shapes {shapes}", rawfile.pack(*rawfile.layout(made))
+
+
+GROUPS = [header_flips, data_flips, header_overwrites, data_overwrites, truncations, entry_edits, data_left_out,
+          raw_headers, odd_names, odd_metadata, odd_lengths, few_tokens, odd_shapes]  # fmt: skip

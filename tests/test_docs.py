@@ -1,0 +1,65 @@
+"""Every example and every command of the documentation runs."""
+
+import doctest
+import re
+import shlex
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pytest
+import wncore_cli
+
+from wncore.dumps import write_dump
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+CORE = sorted((ROOT / "wncore").glob("*.py"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_examples_of_the_pages(page, monkeypatch):
+    printing = np.get_printoptions()
+    failures, _ = doctest.testfile(str(page), module_relative=False)
+    np.set_printoptions(**printing)
+    assert failures == 0
+
+
+@pytest.mark.parametrize("path", CORE, ids=lambda path: path.stem)
+def test_examples_of_the_core(path):
+    module = import_module("wncore" if path.stem == "__init__" else f"wncore.{path.stem}")
+    failures, _ = doctest.testmod(module)
+    assert failures == 0
+
+
+def test_examples_of_the_pages_that_write(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for block in re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "dump-format.md").read_text(), re.S):
+        exec(compile(block, "dump-format.md", "exec"), {})
+    assert wncore_cli.main(["inspect", "acts.safetensors"]) == 0
+    assert "mlp.up" in capsys.readouterr().out
+
+
+def commands() -> list[str]:
+    """All lines of the pages' shell blocks that call wncore."""
+    blocks = [block for page in PAGES for block in re.findall(r"```sh\n(.*?)```", page.read_text(), re.S)]
+    return [line.split("#")[0].strip() for block in blocks for line in block.splitlines() if line.startswith("wncore ")]
+
+
+@pytest.mark.parametrize("line", commands())
+def test_commands_of_the_pages(line, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((256, 8), dtype=np.float32), rng.standard_normal((12, 8), dtype=np.float32)
+    tensors = {"block.up_proj.input": x, "block.up_proj.weight": w}
+    for name in ("acts", "dense"):
+        write_dump(f"{name}.safetensors", tensors, sequence_length=32)
+    write_dump("sparse.safetensors", tensors | {"block.up_proj.weight": np.where(abs(w) > 0.5, w, 0)})
+    write_dump("dump", tensors, sequence_length=32, shard_bytes=4096)
+    assert wncore_cli.main(shlex.split(line)[1:]) == 0
+
+
+def test_links_between_pages_lead_somewhere():
+    for page in [*PAGES, ROOT / "backends" / "README.md", ROOT / "data" / "README.md"]:
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"

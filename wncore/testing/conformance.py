@@ -1,0 +1,154 @@
+"""The tests that certify a backend, each against the definitions of the core.
+
+Run them by ``wncore certify NAME``, or ``pytest -p wncore.testing.plugin --pyargs wncore.testing.conformance
+--wncore-backend=NAME``. The quick ones come first; the random ones find what those leave.
+"""
+
+import inspect
+
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wncore.backend import Backend
+from wncore.testing.contracts import BOUNDS, CONTRACTS, HISTOGRAM, ROUTED_LINEAR, Contract
+from wncore.testing.contracts.contract import SIZES
+from wncore.testing.tolerance import UNIT
+from wncore.testing.trial import Trial
+from wncore.wasserstein import gaussian_distance
+
+each = pytest.mark.parametrize("contract", CONTRACTS, ids=lambda contract: contract.operation)
+
+
+def test_is_a_backend(wncore_trial: Trial) -> None:
+    wanted = [name for name in (*Backend.__annotations__, *vars(Backend)) if not name.startswith("_")]
+    missing = [name for name in wanted if not hasattr(wncore_trial.backend, name)]
+    assert not missing, f"a backend has {', '.join(wanted)}; missing: {', '.join(missing)}"
+    assert ":" in wncore_trial.name or wncore_trial.backend.name == wncore_trial.name, "registered by another name"
+    assert wncore_trial.backend.dtypes, "a backend takes at least one dtype"
+    assert set(wncore_trial.backend.dtypes) <= set(UNIT), f"dtypes are among {', '.join(UNIT)}"
+
+
+@each
+def test_signature(wncore_trial: Trial, contract: Contract) -> None:
+    want = list(inspect.signature(getattr(Backend, contract.operation)).parameters)[1:]
+    got = list(inspect.signature(getattr(wncore_trial.backend, contract.operation)).parameters)
+    assert got == want, f"{contract.operation} takes {got}, the protocol says {want}"
+
+
+LAYOUTS = {
+    "rows": lambda x: x,
+    "Fortran": np.asfortranarray,
+    "strided": lambda x: x[::2, 1::3],
+    "reversed": lambda x: x[::-1, ::-1],
+    "repeated": lambda x: np.broadcast_to(x[0], x.shape),
+    "three axes": lambda x: x.reshape(2, 3, 7)[:, ::-1].T,
+    "one axis": lambda x: x[2, ::-2],
+    "empty": lambda x: x[:0],
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_round_trip(wncore_trial: Trial, layout: str) -> None:
+    floats = [np.float64, np.float32, np.float16, ml_dtypes.bfloat16]
+    integers = [np.int64, np.int32, np.int8, np.uint8, np.bool_]
+    numbers = np.arange(42.0).reshape(6, 7) / 3
+    numbers[2, 1::2] = [0.0, 1e-30, 1e4 / 3]
+    for dtype in wncore_trial.backend.dtypes:
+        for given_dtype in floats + integers:
+            x = LAYOUTS[layout]((numbers if given_dtype in integers else -numbers).astype(given_dtype))
+            kept, before = np.dtype("int64" if given_dtype in integers else dtype), x.copy()
+            for writeable in (x.flags.writeable, False):
+                x.flags.writeable = writeable
+                back = wncore_trial.backend.to_numpy(wncore_trial.backend.asarray(x, dtype))
+                assert isinstance(back, np.ndarray)
+                assert (back.dtype, back.shape) == (kept, x.shape), f"from {x.dtype}, asked for {dtype}"
+                np.testing.assert_array_equal(back, x.astype(kept), err_msg=f"from {x.dtype}, asked for {dtype}")
+                np.testing.assert_array_equal(np.signbit(back), np.signbit(x.astype(kept)), err_msg="sign of zero")
+                np.testing.assert_array_equal(x, before, err_msg="asarray wrote into its argument")
+
+
+@each
+def test_corners(wncore_trial: Trial, contract: Contract) -> None:
+    rng = np.random.default_rng(1)
+    sizes = [{"tokens": tokens, "neurons": neurons} for tokens, neurons in SIZES]
+    for dtype in wncore_trial.dtypes(contract):
+        for choices in [*sizes, *contract.corners]:
+            arguments = contract.make(rng, dtype, **({"tokens": 100, "neurons": 17} | choices))
+            wncore_trial.check(contract, wncore_trial.ask(contract, arguments, dtype), arguments, dtype)
+
+
+@each
+def test_writes_into_no_argument(wncore_trial: Trial, contract: Contract) -> None:
+    for dtype in wncore_trial.dtypes(contract):
+        arguments = contract.make(np.random.default_rng(2), dtype, tokens=100, neurons=17)
+        native = wncore_trial.native(contract, arguments, dtype)
+        wncore_trial.call(contract, native)
+        for name, value in arguments.items():
+            after = wncore_trial.backend.to_numpy(native[name])
+            np.testing.assert_array_equal(after, value, err_msg=f"{contract.operation} wrote into {name}")
+
+
+@each
+def test_same_answer_when_repeated(wncore_trial: Trial, contract: Contract) -> None:
+    for dtype in wncore_trial.dtypes(contract):
+        arguments = contract.make(np.random.default_rng(3), dtype, tokens=3001, neurons=33)
+        native = wncore_trial.native(contract, arguments, dtype)
+        first, *others = [wncore_trial.call(contract, native) for _ in range(4)]
+        assert all(np.any(answer) for answer in first), "answers without content prove nothing"
+        for again in others:
+            for one, other in zip(first, again, strict=True):
+                np.testing.assert_array_equal(other, one, err_msg=f"{contract.operation} differs when repeated")
+
+
+@pytest.mark.parametrize("contract", [c for c in CONTRACTS if c not in (HISTOGRAM, ROUTED_LINEAR)], ids=lambda c: c.operation)
+def test_constant_neurons_give_zero(wncore_trial: Trial, contract: Contract) -> None:
+    for dtype in wncore_trial.dtypes(contract):
+        for tokens in (2, 100, 8193):
+            arguments = contract.make(np.random.default_rng(4), dtype, tokens=tokens, neurons=17, constant=True)
+            for answer in wncore_trial.ask(contract, arguments, dtype):
+                assert not np.isnan(answer).any()
+                assert (answer[::3] == 0).all(), f"{tokens} equal outputs in {dtype}"
+
+
+@each
+@given(data=st.data())
+def test_matches_the_definition(wncore_trial: Trial, contract: Contract, data: st.DataObject) -> None:
+    dtype, arguments = wncore_trial.draw(data.draw, contract)
+    wncore_trial.check(contract, wncore_trial.ask(contract, arguments, dtype), arguments, dtype)
+
+
+@each
+@given(data=st.data())
+def test_splits_over_neurons(wncore_trial: Trial, contract: Contract, data: st.DataObject) -> None:
+    dtype, arguments = wncore_trial.draw(data.draw, contract)
+    neurons = contract.width(arguments)
+    cut = data.draw(st.integers(0, neurons), label="cut")
+    ends = [(first, last) for first, last in [(0, cut), (cut, neurons)] if first < last]
+    parts = [wncore_trial.ask(contract, contract.part(arguments, *part), dtype) for part in ends]
+    joined = tuple(np.concatenate(both, axis=contract.neurons_of_answers) for both in zip(*parts, strict=True))
+    wncore_trial.check(contract, joined, arguments, dtype)
+
+
+@given(data=st.data())
+def test_histograms_add_up(wncore_trial: Trial, data: st.DataObject) -> None:
+    dtype, arguments = wncore_trial.draw(data.draw, HISTOGRAM)
+    y, edges = arguments["y"], arguments["edges"]
+    cut = data.draw(st.integers(0, len(y)), label="cut")
+    batches = [{"y": batch, "edges": edges} for batch in (y[:cut], y[cut:]) if len(batch)]
+    parts = [wncore_trial.ask(HISTOGRAM, batch, dtype) for batch in batches]
+    wncore_trial.check(HISTOGRAM, tuple(map(sum, zip(*parts, strict=True))), arguments, dtype)
+
+
+@given(data=st.data())
+def test_bounds_bracket_the_distance(wncore_trial: Trial, data: st.DataObject) -> None:
+    """Histogram and bounds together are a certificate: nothing is forgiven."""
+    dtype, arguments = wncore_trial.draw(data.draw, HISTOGRAM)
+    counts, sums, powers = wncore_trial.ask(HISTOGRAM, arguments, dtype)
+    state = {"edges": arguments["edges"], "counts": counts, "sums": sums, "powers": powers}
+    low, high = wncore_trial.ask(BOUNDS, state, "float64")
+    exact = gaussian_distance(arguments["y"])
+    assert np.all(low <= exact), f"the distance is below its lower bound by {np.max(low - exact):.3g}"
+    assert np.all(exact <= high), f"the distance is above its upper bound by {np.max(exact - high):.3g}"

@@ -1,0 +1,50 @@
+"""The contract of `distance_bounds`: arguments and answers are float64 throughout."""
+
+from typing import Any
+
+import numpy as np
+
+from wncore.histogram import centre_and_unit, histogram
+from wncore.moments import moments_of
+from wncore.streaming import distance_bounds
+from wncore.testing.contracts import histogram as counted
+from wncore.testing.contracts.contract import Answers, Arguments, Contract
+from wncore.testing.tolerance import share
+
+
+def make(rng: np.random.Generator, dtype: str, **choices: Any) -> Arguments:
+    """Build a histogram by the definition."""
+    arguments = counted.make(rng, dtype, **choices)
+    counts, sums, powers = histogram(**arguments)
+    return {"edges": arguments["edges"], "counts": counts, "sums": sums, "powers": powers}
+
+
+def judge(answers: Answers, arguments: Arguments, dtype: str) -> dict[str, float]:
+    """Allow a rounding in each bin, of mean / std, and of the variance where it is a small difference."""
+    edges, counts, _, powers = arguments.values()
+    n, bins = counts.sum(axis=1), edges.shape[1] - 1
+    centre, unit = centre_and_unit(edges)
+    moments = moments_of(edges, n, powers)
+    std = np.where(moments.std > 0, moments.std, np.inf)
+    reach = np.abs(edges - moments.mean[:, None]).max(axis=1) / std
+    offset = (np.abs(centre) + unit * np.abs(powers[:, 0]) / n) / std
+    cancelled = powers[:, 1] / n * (unit / std) ** 2
+    scale = np.where(moments.std > 0, 1 + reach + offset + cancelled, 0.0)
+    low, high = distance_bounds(**arguments)
+    return {
+        "low": share(answers[0], low, "float64", bins + 2, scale),
+        "high": share(answers[1], high, "float64", bins + 2, scale),
+    }
+
+
+CONTRACT = Contract(
+    operation="distance_bounds",
+    choose=counted.choose,
+    make=make,
+    corners=counted.CONTRACT.corners,
+    judge=judge,
+    shapes=lambda arguments: [arguments["edges"].shape[:1]] * 2,
+    kinds=("float64", "float64"),
+    neurons={"edges": 0, "counts": 0, "sums": 0, "powers": 0},
+    dtypes=("float64",),
+)

@@ -1,0 +1,95 @@
+"""The part of the suite that pytest has to know: options, fixtures, and the certificate at the end.
+
+It is no ``pytest11`` entry point, which would import the core into every pytest run: ``-p wncore.testing.plugin``.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from wncore.backend import get_backend
+from wncore.files import replacing
+from wncore.testing.certificate import Ledger, certificate
+
+LEDGER = pytest.StashKey[Ledger]()
+BACKEND = pytest.StashKey[Any]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options of ``wncore certify``."""
+    group = parser.getgroup("wncore", "conformance of a wncore backend")
+    group.addoption("--wncore-backend", default="numpy", metavar="NAME", help="the backend, or module:Class")
+    group.addoption("--wncore-options", default="{}", type=json.loads, metavar="JSON", help="for its constructor")
+    group.addoption("--wncore-examples", default=50, type=int, metavar="N", help="draws for each random test")
+    group.addoption("--wncore-certificate", type=Path, metavar="FILE", help="write the certificate (JSON) here")
+    group.addoption("--wncore-force", action="store_true", help="replace a certificate that exists")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Set up Hypothesis: the same draws on every run, so that a certificate can be repeated."""
+    config.stash[LEDGER] = Ledger()
+    settings.register_profile(
+        "wncore",
+        max_examples=config.getoption("--wncore-examples"),
+        derandomize=True,
+        database=None,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    )
+    settings.load_profile("wncore")
+
+
+@pytest.fixture(scope="session")
+def wncore_trial(pytestconfig: pytest.Config) -> Any:
+    """Build the backend under test."""
+    from wncore.testing.trial import Trial  # not before pytest can rewrite its assertions
+
+    name = pytestconfig.getoption("--wncore-backend")
+    backend = pytestconfig.stash[BACKEND] = get_backend(name, **pytestconfig.getoption("--wncore-options"))
+    return Trial(name, backend, pytestconfig.stash[LEDGER])
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+    """Note what failed."""
+    report = yield
+    if report.failed:
+        item.config.stash[LEDGER].failed.append(item.name)
+    return report
+
+
+def pytest_deselected(items: list[pytest.Item]) -> None:
+    """Note that tests were left out: such a run certifies nothing."""
+    for item in items:
+        item.config.stash[LEDGER].deselected += 1
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Fail a backend that declares all operations unsupported: nothing was certified."""
+    ledger = session.config.stash[LEDGER]
+    if exitstatus == pytest.ExitCode.OK and ledger.unsupported and not ledger.used:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pytest.Config) -> None:
+    """Print the largest share of the budget used per operation and dtype; write the certificate if asked for."""
+    ledger = config.stash[LEDGER]
+    if ledger.used or ledger.unsupported:
+        terminalreporter.section("largest share of the error budget used")
+    for operation, shares in ledger.used.items():
+        for dtype, used in sorted(shares.items()):
+            terminalreporter.line(f"{operation:20s} {dtype:10s} {used:8.1%}")
+    for operation, reason in ledger.unsupported.items():
+        terminalreporter.line(f"{operation:20s} unsupported: {reason}")
+    path, ended = config.getoption("--wncore-certificate"), exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
+    if path and ended and BACKEND in config.stash:
+        name, options, examples = (config.getoption(f"--wncore-{key}") for key in ("backend", "options", "examples"))
+        document = certificate(
+            name, config.stash[BACKEND], options, examples, ledger, passed=exitstatus == pytest.ExitCode.OK
+        )
+        with replacing(path, config.getoption("--wncore-force")) as temporary:
+            temporary.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n")
+        terminalreporter.line(f"certificate written to {path}")

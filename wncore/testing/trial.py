@@ -1,0 +1,69 @@
+"""A backend on trial: its calls, and the judgement of its answers."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+from wncore.testing.certificate import Ledger
+from wncore.testing.contracts import Contract
+from wncore.testing.contracts.contract import Answers, Arguments, Draw
+
+
+@dataclass(frozen=True, repr=False)
+class Trial:
+    """A backend, the name that it was asked for by, and what was noted of it."""
+
+    name: str
+    backend: Any
+    ledger: Ledger
+
+    def __repr__(self) -> str:
+        return f"<trial of {self.name}>"
+
+    def dtypes(self, contract: Contract) -> tuple[str, ...]:
+        """Return the dtypes that the operation is tried in."""
+        return contract.dtypes or tuple(self.backend.dtypes)
+
+    def draw(self, draw: Draw, contract: Contract) -> tuple[str, Arguments]:
+        """Draw a dtype, and arguments in it."""
+        dtype = draw(st.sampled_from(self.dtypes(contract)), label="dtype")
+        choices = contract.choose(draw, dtype)
+        seed = draw(st.integers(0, 2**32 - 1), label="seed")
+        return dtype, contract.make(np.random.default_rng(seed), dtype, **choices)
+
+    def native(self, contract: Contract, arguments: Arguments, dtype: str) -> Arguments:
+        """Hand copies of the arguments over to the backend."""
+
+        def convert(name: str, value: Any) -> Any:
+            if value is None:
+                return None
+            own = "int64" if value.dtype.kind == "i" else "float64" if name in contract.wide else dtype
+            return self.backend.asarray(value.astype(own), own)
+
+        return {name: convert(name, value) for name, value in arguments.items()}
+
+    def call(self, contract: Contract, native: Arguments) -> Answers:
+        """Call the operation and bring its answers home; skip the test if the backend declares that it cannot."""
+        try:
+            answers = getattr(self.backend, contract.operation)(**native)
+        except NotImplementedError as reason:
+            self.ledger.unsupported[contract.operation] = str(reason) or "no reason given"
+            pytest.skip(f"{contract.operation} is declared unsupported: {reason}")
+        answers = answers if isinstance(answers, tuple) else (answers,)
+        return tuple(self.backend.to_numpy(answer) for answer in answers)
+
+    def ask(self, contract: Contract, arguments: Arguments, dtype: str) -> Answers:
+        """Call the operation with NumPy arrays."""
+        return self.call(contract, self.native(contract, arguments, dtype))
+
+    def check(self, contract: Contract, answers: Answers, arguments: Arguments, dtype: str) -> None:
+        """Hold answers against the contract: their number, dtypes, shapes, and the budget."""
+        kinds = [dtype if kind == "kept" else kind for kind in contract.kinds]
+        assert [str(answer.dtype) for answer in answers] == kinds, f"dtypes of {contract.operation} from {dtype}"
+        assert [answer.shape for answer in answers] == contract.shapes(arguments), f"shapes of {contract.operation}"
+        for name, used in contract.judge(answers, arguments, dtype).items():
+            self.ledger.note(contract.operation, dtype, used)
+            assert used <= 1, f"{contract.operation} in {dtype}: {name} uses {used:.3g} times its error budget"

@@ -86,17 +86,18 @@ def problem(capture: Capture, *sources: Path, names: str = "", options: tuple[st
     """Say what is wrong with the answers of ``score`` and ``inspect``, or None; `names`: also names the culprit."""
     common = ["--json", "--quiet", "--backend", "numpy", *options, *sources]
     code, out, err = run(capture, "score", *common)
-    fault = _wrong_error(code, out, err, sources, names) if code else err or _wrong_scores(out, sources)
+    fault = wrong_error(code, out, err, sources, names) if code else err or wrong_scores(out, sources)
     if fault:
         return f"score: {fault}"
     inspected, out, err = run(capture, "inspect", *common)
-    fault = _wrong_error(inspected, out, err, sources, names) if inspected else err or _not_json(out)
+    fault = wrong_error(inspected, out, err, sources, names) if inspected else err or _not_json(out)
     if fault is None and inspected and not code:
         fault = f"refuses what score accepts: {err}"
     return f"inspect: {fault}" if fault else None
 
 
-def _wrong_error(code: int | str, out: str, err: str, sources: tuple[Path, ...], names: str) -> str | None:
+def wrong_error(code: int | str, out: str, err: str, sources: tuple[Path, ...], names: str = "") -> str | None:
+    """Say why a failure is not reported as it should be, or None."""
     if code != 1 or out:
         return f"ended with {code}, {out[:80]!r} on stdout, {err[:300]!r} on stderr"
     if not err.startswith("wncore: error: ") or err.count("\n") != 1 or not err.endswith("\n"):
@@ -129,7 +130,7 @@ def _not_json(out: str) -> str | None:
     return None
 
 
-def _wrong_scores(out: str, sources: tuple[Path, ...]) -> str | None:
+def wrong_scores(out: str, sources: tuple[Path, ...]) -> str | None:
     """Compare with the definition, applied to what the safetensors library reads from the same file."""
     if _not_json(out):
         return _not_json(out)
@@ -213,18 +214,18 @@ def _flips(content: bytes, where: range, count: int, chance: random.Random) -> I
 def header_overwrites(count: int = 500) -> Iterator[Case]:
     """Overwrite, insert or delete a byte of the header; the length follows, so that JSON is reached."""
     header, data = sound()
-    text, chance = json.dumps(header).encode(), random.Random(3)
+    for label, text in text_damage(json.dumps(header).encode(), count):
+        yield label, rawfile.pack(text, data)
+
+
+def text_damage(text: bytes, count: int) -> Iterator[Case]:
+    """Overwrite, insert or delete one byte of a JSON text."""
+    chance = random.Random(3)
     for _ in range(count):
-        place, byte, way = (
-            chance.randrange(len(text)),
-            chance.choice(b'{}[]",:0123456789-+eE.\\u/ \t\n\0\x7f\x80\xff'),
-            chance.randrange(3),
-        )
-        inserted = b"" if way == 2 else bytes([byte])
-        yield (
-            f"{'overwritten inserted deleted'.split()[way]} {byte:#x} at {place}",
-            rawfile.pack(text[:place] + inserted + text[place + (way != 1) :], data),
-        )
+        place, byte = chance.randrange(len(text)), chance.choice(b'{}[]",:0123456789-+eE.\\u/ \t\n\0\x7f\x80\xff')
+        way = chance.choice(["overwritten", "inserted", "deleted"])
+        middle = b"" if way == "deleted" else bytes([byte])
+        yield f"{byte:#x} {way} at {place}", text[:place] + middle + text[place + (way != "inserted") :]
 
 
 def data_overwrites(count: int = 200) -> Iterator[Case]:

@@ -21,12 +21,12 @@ def moments(backend, y, edges):
 @backends
 @pytest.mark.parametrize("scale", [-(2.0**-100), 1.0, 2.0**100])
 @pytest.mark.parametrize("offset", [0, 1_000, -1_000_000])
-@given(seed=SEEDS, family=st.sampled_from(list(FAMILIES)), n=st.integers(2, 300), first=st.integers(1, 300))
-def test_equal_numpy_and_scipy_at_any_scale_and_offset(backend, scale, offset, seed, family, n, first):
+@given(seed=SEEDS, family=st.sampled_from(list(FAMILIES)), n=st.integers(2, 300))
+def test_equal_numpy_and_scipy_at_any_scale_and_offset(backend, scale, offset, seed, family, n):
     y = np.round(FAMILIES[family](np.random.default_rng(seed), n) * 2**20) / 2**20  # exact with any of the offsets
     assume(y.min() < y.max())
     moved = scale * (y + offset)[:, None]
-    found = moments(backend, moved, choose_edges(moved[:first], 16))
+    found = moments(backend, moved, choose_edges(moved, 16))
     mean, deviation = y.mean(), y.std()
     np.testing.assert_allclose(found.mean / scale, mean + offset, rtol=1e-15, atol=1e-13 * deviation)
     np.testing.assert_allclose(found.std / abs(scale), deviation, rtol=1e-13)

@@ -188,12 +188,15 @@ def _in_unit(columns: dict[str, NDArray], exponent: NDArray) -> dict[str, NDArra
 
 def _comfortable(y: NDArray, exponent: NDArray | None = None) -> tuple[NDArray, NDArray]:
     """Change the unit of float64 neurons so large or small that fourth powers would leave the range, exactly."""
-    if exponent is None:
-        exponent = np.zeros(y.shape[1], np.int64)
-        if y.dtype == np.float64:
-            own = np.frexp(np.abs(y).max(axis=0))[1]
-            exponent = np.where(np.abs(own) > 200, own, 0)
-    return (np.ldexp(y, -exponent) if exponent.any() else y), exponent
+    chosen = _exponent(y) if exponent is None else exponent
+    return (np.ldexp(y, -chosen) if chosen.any() else y), chosen
+
+
+def _exponent(y: NDArray) -> NDArray:
+    if y.dtype != np.float64:
+        return np.zeros(y.shape[1], np.int64)
+    own = np.frexp(np.abs(y).max(axis=0))[1]
+    return np.where(np.abs(own) > 200, own, 0)
 
 
 def _weight_statistics(layer: Layer) -> tuple[Float | None, Float | None]:

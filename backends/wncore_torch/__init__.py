@@ -1,20 +1,30 @@
-"""The torch backend (CPU and CUDA). Importing this module does not import torch.
+"""The torch backend, for the CPU and CUDA devices; importing this module does not import torch.
 
-So far it does in plain torch what scoring needs; every operation is certified against the core.
+Plain torch, and only operations that give the same answer twice on every device: sums over sorted runs where one would
+scatter. Sorting and products stay in the input's dtype, all else is float64. Work goes in blocks of neurons, so that
+memory beside the arguments stays bounded.
 """
 
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from wncore.errors import BackendUnavailable
 from wncore.normal import quantile_cells
 
 if TYPE_CHECKING:
-    import torch
+    from torch import Tensor
+
+BLOCK = 2**22
+"""Outputs in a block of neurons: 32 MiB for each float64 array of them."""
+EPS = 2.0**-52
 
 
 class TorchBackend:
-    """Plain torch on one device (default: the first CUDA device, else the CPU)."""
+    """Torch on one device (default: the current CUDA device, else the CPU)."""
 
     name: ClassVar[str] = "torch"
     dtypes: ClassVar[tuple[str, ...]] = ("float64", "float32")
@@ -24,4 +34,169 @@ class TorchBackend:
         import torch
 
         self.torch = torch
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        try:
+            self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+            torch.empty(0, dtype=torch.float64, device=self.device)
+        except (RuntimeError, TypeError, AssertionError) as error:
+            reason = str(error).partition("\n")[0]
+            raise BackendUnavailable(f"torch cannot use the device {device!r}: {reason}; --device cpu works") from error
+
+    def asarray(self, x: Any, dtype: str) -> "Tensor":
+        """Take an array, or a tensor, to the device; floats become `dtype`, integers int64."""
+        torch = self.torch
+        if not isinstance(x, torch.Tensor):
+            array = np.asarray(x)
+            if array.dtype.kind == "V":  # torch knows no ml_dtypes
+                array = array.astype(dtype)
+            if not array.flags.writeable or any(step < 0 for step in array.strides):  # nor such arrays
+                array = array.copy()
+            x = torch.from_numpy(array)
+        return x.to(self.device, getattr(torch, dtype) if x.is_floating_point() else torch.int64)
+
+    def to_numpy(self, x: "Tensor") -> np.ndarray:
+        """Copy to the host; on the CPU memory is shared."""
+        return x.detach().cpu().numpy()
+
+    def gaussian_distance(self, y: "Tensor") -> "Tensor":
+        """Sort each neuron, then sum over the cells of the Gaussian as the definition does."""
+        torch, n = self.torch, len(y)
+        edges, means = (self.asarray(array, "float64") for array in quantile_cells(n))
+        low, high, ends = edges[:-1], edges[1:], _density(edges)
+        middles = 2 * torch.arange(n, dtype=torch.float64, device=y.device) + 1
+
+        def work(rows: "Tensor") -> "Tensor":
+            z = rows.sort(dim=1).values.double()
+            constant = z[:, :1] == z[:, -1:]
+            z = torch.ldexp(z, -torch.frexp(z.abs().amax(1, keepdim=True)).exponent)  # squares stay in range
+            z = z - z[:, n // 2, None]  # no digits are lost to an offset
+            z = z - z.mean(1, keepdim=True)
+            z = z / torch.where(constant, 1.0, z.square().mean(1, keepdim=True).sqrt())
+            inside = z * (2 * torch.special.ndtr(z) - middles / n) + 2 * _density(z) - ends[:-1] - ends[1:]
+            cells = torch.where((low < z) & (z < high), inside, (z / n - means).abs())
+            return torch.where(constant[:, 0], 0.0, cells.sum(1))
+
+        return self._blocks(work, y)
+
+    def histogram(self, y: "Tensor", edges: "Tensor") -> tuple["Tensor", "Tensor", "Tensor"]:
+        """Sort each neuron, find the edges among its outputs, sum run by run."""
+        torch, n, bins = self.torch, len(y), edges.shape[1] - 1
+
+        def work(rows: "Tensor", edges: "Tensor") -> tuple["Tensor", "Tensor", "Tensor"]:
+            rows = rows.sort(dim=1).values.double()
+            place = torch.searchsorted(rows, edges, right=True)  # how many outputs are <= the edge
+            counts = torch.diff(place, dim=1, prepend=place[:, :1] * 0, append=place[:, :1] * 0 + n)
+            left = torch.cat([edges[:, :1], edges], dim=1)
+            heights = rows.flatten() - left.flatten().repeat_interleave(counts.flatten(), output_size=rows.numel())
+            sums = torch.segment_reduce(heights, "sum", lengths=counts.flatten(), initial=0.0)
+            t = (rows - edges[:, (bins + 1) // 2, None]) / (edges[:, -1:] - edges[:, :1])
+            powers = torch.stack([t.sum(1), (t**2).sum(1), (t**3).sum(1), (t**4).sum(1)], dim=1)
+            return counts, sums.reshape(counts.shape), powers
+
+        return self._blocks(work, y, edges)
+
+    def distance_bounds(
+        self, edges: "Tensor", counts: "Tensor", sums: "Tensor", powers: "Tensor"
+    ) -> tuple["Tensor", "Tensor"]:
+        """Follow `wncore.streaming.distance_bounds` line by line; that module explains it."""
+        torch = self.torch
+        bins, middle = edges.shape[1] - 1, edges.shape[1] // 2
+        n = counts.sum(1, keepdim=True)
+        unit = edges[:, -1:] - edges[:, :1]
+        s1, s2 = powers[:, 0, None] / n, powers[:, 1, None] / n
+        variance = s2 - s1**2
+        live = variance > 16 * EPS * s2
+        std = torch.where(live, unit * variance.clamp(min=0).sqrt(), 1.0)
+        mean = edges[:, middle, None] + unit * s1
+        z, heights = (edges - mean) / std, sums / (n * std)
+
+        f = counts[:, :-1].cumsum(1).double() / n  # sums of integers are exact on every device
+        g, g_integral = torch.special.ndtr(z), _cdf_integral(torch, z)
+        a, b, c, d = f[:, :-1], f[:, 1:], g[:, :-1], g[:, 1:]
+        h = z.diff(dim=1)
+        gap = (b * h - heights[:, 1:-1] - g_integral.diff(dim=1)).abs()
+
+        tiny = torch.finfo(torch.float64).tiny
+        rise = (d - c).clamp(min=tiny)
+        alpha, beta = (c - a).clamp(min=0), (b - d).clamp(min=0)
+        s = h * (beta + rise / 2) / (alpha + beta + rise)
+        cross = alpha * s + rise * s**2 / (2 * h).clamp(min=tiny)
+        cross = torch.where(b < d, torch.minimum(cross, (b - c) ** 2 * h / (2 * rise)), cross)
+        cross = torch.where(a > c, torch.minimum(cross, (d - a) ** 2 * h / (2 * rise)), cross)
+        cross = torch.minimum(cross + h**3 / 12 * 0.25, torch.minimum(b - c, d - a) * h)
+        open_area = torch.where((b <= c) | (d <= a), 0.0, 2 * cross)
+
+        tails = torch.stack([-heights[:, 0], heights[:, -1]])
+        gauss = torch.stack([g_integral[:, 0], _cdf_integral(torch, -z[:, -1])])
+        low = gap.sum(1) + (tails - gauss).abs().sum(0)
+        high = (gap + open_area).sum(1) + (tails + gauss).sum(0)
+        reach = 1 + z.abs().amax(1) + z[:, middle] ** 2 + (mean / std).abs()[:, 0]
+        rounding = 4 * EPS * (n[:, 0] + bins) * reach
+        low, high = (low - rounding).clamp(min=0), (high + rounding).clamp(max=math.sqrt(2))
+        unresolved = (powers[:, 1] > 0).double() * math.sqrt(2)
+        return torch.where(live[:, 0], low, 0.0), torch.where(live[:, 0], high, unresolved)
+
+    def mapping_difficulty(self, x: "Tensor", y: "Tensor", left: "Tensor", right: "Tensor") -> "Tensor":
+        """Take medians from sorted differences: torch.median is the lower of two middles."""
+        torch, pairs = self.torch, len(left)
+        if pairs < 2:
+            return torch.zeros(y.shape[1], dtype=torch.float64, device=y.device)
+        dx = torch.linalg.vector_norm(x[left] - x[right], dim=1, dtype=torch.float64)
+        closeness = dx.max() / dx
+
+        def work(rows: "Tensor") -> "Tensor":
+            dy = (rows[:, left] - rows[:, right]).abs().double()
+            order = dy.sort(dim=1).values
+            median = (order[:, (pairs - 1) // 2] + order[:, pairs // 2]) / 2
+            defined = median > 0
+            return torch.where(defined, (dy * closeness).mean(1) / torch.where(defined, median, 1.0), 0.0)
+
+        return self._blocks(work, y)
+
+    def routed_linear(self, x: "Tensor", weights: "Tensor", bias: "Tensor | None", labels: "Tensor") -> "Tensor":
+        """Sort the tokens by expert: one product for each."""
+        torch = self.torch
+        with _full_precision(torch):
+            if len(weights) == 1:
+                out = x @ weights[0].T
+            else:
+                order = labels.argsort(stable=True)
+                sizes = labels.bincount(minlength=len(weights)).tolist()
+                parts = [part @ weight.T for part, weight in zip(x[order].split(sizes), weights, strict=True)]
+                out = x.new_empty(len(x), weights.shape[1])
+                out[order] = torch.cat(parts)
+        return out if bias is None else out + bias
+
+    def _blocks(self, work: Callable[..., Any], y: "Tensor", *others: "Tensor") -> Any:
+        """Do `work` on blocks of neurons, the outputs (n, m) transposed to rows, and join its answers."""
+        width = max(1, BLOCK // len(y))
+        done = []
+        for first in range(0, y.shape[1], width):
+            rows = y[:, first : first + width].T.contiguous()
+            done.append(work(rows, *(other[first : first + width] for other in others)))
+        if isinstance(done[0], tuple):
+            return tuple(self.torch.cat(answers) for answers in zip(*done, strict=True))
+        return self.torch.cat(done)
+
+
+def _density(t: "Tensor") -> "Tensor":
+    return (-0.5 * t * t).exp() / math.sqrt(2 * math.pi)
+
+
+def _cdf_integral(torch: Any, t: "Tensor") -> "Tensor":
+    return t * torch.special.ndtr(t) + _density(t)
+
+
+@contextmanager
+def _full_precision(torch: Any) -> Iterator[None]:
+    """Keep TF32 and bfloat16 out of float32 products, whatever the program around has allowed."""
+    products, name, full = [torch.backends.cuda.matmul], "allow_tf32", False
+    if hasattr(products[0], "fp32_precision"):  # since torch 2.9
+        products, name, full = [*products, torch.backends.mkldnn.matmul], "fp32_precision", "ieee"
+    before = [getattr(product, name) for product in products]
+    try:
+        for product in products:
+            setattr(product, name, full)
+        yield
+    finally:
+        for product, held in zip(products, before, strict=True):
+            setattr(product, name, held)

@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from wncore_cli import printable
 
 
-def number(value: float | None, digits: int = 4) -> str:
-    """Format a number in a fixed width of digits; "-" if there is none."""
+def number(value: Any, digits: int = 4) -> str:
+    """Format a number, NumPy's too, with so many digits behind the point; "-" if there is none."""
     return "-" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
 
 

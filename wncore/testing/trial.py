@@ -23,6 +23,9 @@ class Trial:
     def __repr__(self) -> str:
         return f"<trial of {self.name}>"
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(repr(self))  # Hypothesis would list every field of a dataclass
+
     def dtypes(self, contract: Contract) -> tuple[str, ...]:
         """Return the dtypes that the operation is tried in."""
         return contract.dtypes or tuple(self.backend.dtypes)

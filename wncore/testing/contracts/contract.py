@@ -44,6 +44,9 @@ class Contract:
     def __repr__(self) -> str:
         return f"<contract of {self.operation}>"
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(repr(self))  # Hypothesis would list every field of a dataclass
+
     def part(self, arguments: Arguments, first: int, last: int) -> Arguments:
         """Return the arguments for the neurons first..last alone."""
 

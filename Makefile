@@ -12,8 +12,14 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: install demo test lint bench clean
 
-install: $(BIN)/python
+# one stamp for each choice of extras, so that nothing is installed twice
+STAMP = .venv/installed-$(or $(EXTRAS),core)
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml | $(BIN)/python
 	@$(INSTALL) --editable '.$(if $(EXTRAS),[$(EXTRAS)],)'
+	@touch '$@'
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "wncore needs Python 3.11 or newer; set PYTHON=")'

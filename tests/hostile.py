@@ -1,34 +1,17 @@
-"""Damaged and malicious dumps, made from sound ones, and the judge of what the command line makes of them.
-
-Every case must end in a right answer, or in exit code 1 and one line that names what is wrong.
-"""
+"""Damaged and malicious dumps, made from a sound one. See judge.py for what must become of them."""
 
 import json
 import random
 import re
-import signal
-import struct
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 import rawfile
-from safetensors import SafetensorError, deserialize
-
-from wncore.wasserstein import gaussian_distance
-from wncore_cli import main, printable
 
 Case = tuple[str, bytes]
-Capture = Callable[[], tuple[str, str]]
-
-SECONDS = 10
-"""After which a case hangs."""
-DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16, "BOOL": np.bool_,
-          "U8": np.uint8, "F8_E4M3": ml_dtypes.float8_e4m3fn, "F8_E5M2": ml_dtypes.float8_e5m2,
-          "F8_E4M3FNUZ": ml_dtypes.float8_e4m3fnuz, "F8_E5M2FNUZ": ml_dtypes.float8_e5m2fnuz}  # fmt: skip
 
 
 def tensors(seed: int = 0) -> dict[str, np.ndarray]:
@@ -49,144 +32,11 @@ def sound() -> tuple[dict[str, Any], bytes]:
     return {"__metadata__": {"wncore.schema": "1", "wncore.sequence_length": "6"}, **header}, data
 
 
-# The judge
-
-
-class Hang(BaseException):
-    """Nothing may catch it but the judge."""
-
-
-@contextmanager
-def alarm() -> Iterator[None]:
-    """Raise `Hang` when a case takes too long."""
-
-    def ring(*args: object) -> None:
-        raise Hang
-
-    old = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, old)
-
-
-def run(capture: Capture, *arguments: object) -> tuple[int | str, str, str]:
-    """Run a command in this process: exit code or what it raised, stdout, stderr."""
-    try:
-        with alarm():
-            code: int | str = main([str(argument) for argument in arguments])
-    except BaseException as error:
-        code = f"raised {error!r}"
-    return code, *capture()
-
-
-def problem(capture: Capture, *sources: Path, names: str = "", options: tuple[str, ...] = ()) -> str | None:
-    """Say what is wrong with the answers of ``score`` and ``inspect``, or None; `names`: also names the culprit."""
-    common = ["--json", "--quiet", "--backend", "numpy", *options, *sources]
-    code, out, err = run(capture, "score", *common)
-    fault = wrong_error(code, out, err, sources, names) if code else err or wrong_scores(out, sources)
-    if fault:
-        return f"score: {fault}"
-    inspected, out, err = run(capture, "inspect", *common)
-    fault = wrong_error(inspected, out, err, sources, names) if inspected else err or _not_json(out)
-    if fault is None and inspected and not code:
-        fault = f"refuses what score accepts: {err}"
-    return f"inspect: {fault}" if fault else None
-
-
-def wrong_error(code: int | str, out: str, err: str, sources: tuple[Path, ...], names: str = "") -> str | None:
-    """Say why a failure is not reported as it should be, or None."""
-    if code != 1 or out:
-        return f"ended with {code}, {out[:80]!r} on stdout, {err[:300]!r} on stderr"
-    if not err.startswith("wncore: error: ") or err.count("\n") != 1 or not err.endswith("\n"):
-        return f"is no single line: {err[:300]!r}"
-    if not err[:-1].isprintable() or len(err) > 2000:
-        return f"is no line for a terminal: {err[:300]!r} of {len(err)}"
-    if "bug in wncore" in err or "Traceback" in err:
-        return f"is a bug: {err!r}"
-    culprits = {*map(str, sources), *(name for source in sources for name in _names(source)), names} - {""}
-    if not any(printable(culprit)[:60] in err for culprit in culprits):
-        return f"names no culprit: {err!r}"
-    return None
-
-
-def _names(source: Path) -> set[str]:
-    """Name the tensors of a file, as far as its header can be read, their layers, and its metadata."""
-    try:
-        tensors, metadata = rawfile.read(source)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, struct.error):
-        return set()
-    layers = {name.rpartition(".")[0] or "layer" for name in tensors}
-    return {*tensors, *layers, *(metadata if isinstance(metadata, dict) else ())}
-
-
-def _not_json(out: str) -> str | None:
-    try:
-        json.loads(out, parse_constant=lambda constant: 1 / 0)
-    except (ValueError, ZeroDivisionError) as error:
-        return f"printed no strict JSON: {error}"
-    return None
-
-
-def wrong_scores(out: str, sources: tuple[Path, ...]) -> str | None:
-    """Compare with the definition, applied to what the safetensors library reads from the same file."""
-    if _not_json(out):
-        return _not_json(out)
-    document = json.loads(out)
-    if len(sources) != 1 or sources[0].suffix != ".safetensors":
-        return None
-    try:
-        loaded = deserialize(sources[0].read_bytes())
-    except SafetensorError as error:
-        return f"accepted what the library refuses: {error}"
-    arrays = {name: _array(part) for name, part in loaded}
-    mask = arrays.get("tokens.mask")
-    for layer in document["layers"]:
-        y = _outputs(layer["name"], arrays)
-        y = y if mask is None else y[mask.reshape(-1).astype(bool)]
-        if (layer["tokens"], layer["neurons"]) != y.shape:
-            return f"{layer['name']} has {layer['tokens']} tokens and {layer['neurons']} neurons, not {y.shape}"
-        if not np.isfinite(y).all():
-            return f"{layer['name']} was scored with NaN or infinity in it"
-        got = np.array(layer["wasserstein"], float)
-        spread, size = np.ptp(y.astype(np.float64), axis=0), np.abs(y.astype(np.float64)).max(axis=0)
-        flat = spread <= 1e-6 * size
-        if not np.allclose(got[~flat], gaussian_distance(y)[~flat], rtol=0, atol=1e-5):
-            return f"{layer['name']} has distances {got}, not {gaussian_distance(y)}"
-    return None
-
-
-def _array(part: dict[str, Any]) -> np.ndarray:
-    if part["dtype"] not in DTYPES:
-        return np.empty(0)
-    return np.frombuffer(part["data"], DTYPES[part["dtype"]]).reshape(part["shape"])
-
-
-def _outputs(name: str, arrays: dict[str, np.ndarray]) -> np.ndarray:
-    def find(*suffixes: str) -> np.ndarray | None:
-        called = [f"{name}.{suffix}" for suffix in suffixes] + [f".{suffix}" for suffix in suffixes if name == "layer"]
-        called += list(suffixes) if name == "layer" else []
-        return next(
-            (arrays[one] for one in called if one in arrays and arrays[one].ndim > (suffixes != ("bias",))), None
-        )
-
-    stored = find("output", "outputs")
-    stored = arrays.get(name) if stored is None else stored
-    if stored is not None:
-        return stored.reshape(-1, stored.shape[-1]).astype(np.float64 if stored.dtype == np.float64 else np.float32)
-    x, w, b = find("input", "inputs"), find("weight"), find("bias")
-    assert x is not None
-    assert w is not None
-    wide = any(one is not None and one.dtype == np.float64 for one in (x, w, b))
-    with np.errstate(all="ignore"):  # padding may hold anything
-        y = x.reshape(-1, x.shape[-1]).astype(np.float64) @ w.astype(np.float64).T
-        y = y if b is None else y + b.reshape(-1).astype(np.float64)
-        return y.astype(np.float64 if wide else np.float32)
-
-
-# The mutations
+def write_sound(folder: Path) -> Path:
+    """Write the sound dump."""
+    path = folder / "dump.safetensors"
+    path.write_bytes(rawfile.pack(*sound()))
+    return path
 
 
 def header_flips(count: int = 500) -> Iterator[Case]:
@@ -319,7 +169,8 @@ def raw_headers() -> Iterator[Case]:
         "{" + AB.replace("fc", "\ud800") + "}", "{" + AB.replace("fc", "\\ud800") + "}",
         "{" + AB.replace("fc", "\\udc00\\ud800") + "}", "{" + AB.replace("fc", "\\ud835\\udd4f") + "}",
         "{" + AB.replace('"', "'") + "}", "/* x */{" + AB + "}", "{" + AB + "}// x", "\ufeff{" + AB + "}",
-        " \t\r\n{" + AB + "}\n\n", "[" * DEEP, "{" * DEEP, '{"a":' * DEEP, '{"fc.output":' + "[" * DEEP + "]" * DEEP + "}",
+        " \t\r\n{" + AB + "}\n\n", "[" * DEEP, "{" * DEEP, '{"a":' * DEEP,
+        '{"fc.output":' + "[" * DEEP + "]" * DEEP + "}",
         '{"__metadata__":' + "[" * DEEP + "]" * DEEP + "," + AB + "}", '"' * DEEP, "\\" * DEEP, "," * DEEP, "-" * DEEP,
         "{" + ",".join(f'"{i}":0' for i in range(20_000)) + "}", "{" + '"a":0,' * 20_000 + '"a":0}',
     ]  # fmt: skip
@@ -353,15 +204,17 @@ def odd_names() -> Iterator[Case]:
         yield f"fc beside {name[:60]!r}", rawfile.pack(*rawfile.layout({"fc.output": values, name: values}))
 
 
-METADATA = [None, 1, "text", [], [["wncore.schema", "1"]], True, {"a": 1}, {"a": None}, {"a": ["b"]}, {"a": {"b": "c"}},
-            {"wncore.schema": 1}, *[{"wncore.schema": text} for text in ("2", "", "1.0", "\0", "1" * 10_000)],
-            *[{"wncore.sequence_length": text} for text in ("", "0", "-1", "1.5", "x", "1e3", "9" * 18, "9" * 19, "9" * 5000,
-                                                            "\u0663", "\u00b2", " 6", "6\n", "0x6", "+6", "6_0", "inf")],
-            *[{"wncore.shared_inputs": text} for text in ("", "{", "[]", "null", "3", '"x"', '{"a":1}', '{"fc":"h.0.hook"}',
-                                                          '{"h.0.hook":"fc"}', '{"fc":"fc"}', '{"gone":"fc"}', "[" * DEEP,
-                                                          '{"h.0.hook":"gone"}', '{"h.0.hook":"fc","h.0.hook":"x"}', "NaN",
-                                                          '{"h.0.hook":"\\ud800"}', '{"h.0.hook":"' + "n" * 10_000 + '"}')],
-            {"wncore.model": "\x1b[2J"}, {"wncore.model": "n" * 100_000}, {"\0": "\0"}, {"": ""}, {}]  # fmt: skip
+LENGTHS = ["", "0", "-1", "1.5", "x", "1e3", "9" * 18, "9" * 19, "9" * 5000, "\u0663", "\u00b2", " 6", "6\n", "0x6",
+           "+6", "6_0", "inf"]  # fmt: skip
+SHARED = ["", "{", "[]", "null", "3", '"x"', '{"a":1}', '{"fc":"h.0.hook"}', '{"h.0.hook":"fc"}', '{"fc":"fc"}',
+          '{"gone":"fc"}', '{"h.0.hook":"gone"}', '{"h.0.hook":"fc","h.0.hook":"x"}', '{"h.0.hook":"\\ud800"}', "NaN",
+          "[" * DEEP, '{"h.0.hook":"' + "n" * 10_000 + '"}']  # fmt: skip
+METADATA = [None, 1, "text", [], [["wncore.schema", "1"]], True, {}, {"a": 1}, {"a": None}, {"a": ["b"]}, {"": ""},
+            {"a": {"b": "c"}}, {"\0": "\0"}, {"wncore.schema": 1}, {"wncore.model": "\x1b[2J"},
+            {"wncore.model": "n" * 100_000},
+            *[{"wncore.schema": text} for text in ("2", "", "1.0", "\0", "1" * 10_000)],
+            *[{"wncore.sequence_length": text} for text in LENGTHS],
+            *[{"wncore.shared_inputs": text} for text in SHARED]]  # fmt: skip
 
 
 def odd_metadata() -> Iterator[Case]:
@@ -401,8 +254,9 @@ def few_tokens() -> Iterator[Case]:
                 f"{kept} tokens kept by {dtype}",
                 rawfile.pack(*rawfile.layout({**tensors(), "tokens.mask": mask.astype(dtype)})),
             )
-    masks = [np.ones(23, bool), np.ones(25, bool), np.ones((4, 6), bool), np.ones((6, 4), np.uint8), np.full(24, 2, np.uint8),
-             np.ones(24, np.int8), np.ones(24, np.float32), np.ones((24, 1), np.float32), np.ones((), bool), np.ones(0, bool)]  # fmt: skip
+    shapes = [23, 25, (4, 6), (6, 4), (24, 1), (), 0]
+    masks = [np.ones(shape, dtype) for shape in shapes for dtype in (bool, np.uint8)]
+    masks += [np.ones(24, np.int8), np.ones(24, np.float32), np.ones((24, 1), np.float32), np.full(24, 2, np.uint8)]
     for mask in masks:
         made = {**tensors(), "tokens.mask": mask}
         yield f"mask {mask.dtype} {mask.shape}", rawfile.pack(*rawfile.layout(made))

@@ -196,10 +196,10 @@ def test_stored_outputs_score_alike_for_any_threads_memory_and_backend(run, tmp_
 
 
 def test_too_little_memory_says_what_is_needed(run, dump):
-    code, _, err = run("score", dump, "--memory", "100KiB")
+    code, _, err = run("score", dump, "--memory", "3KiB")
     assert code == 1
     assert "--streaming" in err
-    assert run("score", dump, "--memory", "100KiB", "--streaming", "--pairs", 0)[0] == 0
+    assert run("score", dump, "--memory", "3KiB", "--streaming", "--pairs", 0)[0] == 0
 
 
 def test_plots(run, dump, tmp_path):

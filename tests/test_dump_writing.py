@@ -1,27 +1,19 @@
-"""Writing: what is written is read back alike whatever its layout in memory, and an old file is never lost."""
+"""Writing: what is written is read back alike whatever its layout in memory; what cannot be stored is refused."""
 
-import json
 import os
-import random
-import resource
-import shutil
-import signal
-import subprocess
-import sys
-import textwrap
-import time
 from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 import pytest
 import rawfile
+from dump_samples import names_in
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
 
 from wncore.dumps import open_dump, write_dump, write_tensors
-from wncore.errors import InputError, OutputExistsError, ShapeError, WncoreError
+from wncore.errors import InputError, OutputExistsError, ShapeError
 from wncore.files import replacing
 
 FLOATS = [np.float64, np.float32, np.float16, ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2,
@@ -45,10 +37,6 @@ Y = np.random.default_rng(0).standard_normal((12, 5))
 def _locked(array):
     array.flags.writeable = False
     return array
-
-
-def names_in(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
 
 
 class TestRoundTrip:
@@ -219,221 +207,3 @@ class TestOutputs:
         (tmp_path / "ordinary").touch()
         write_tensors(tmp_path / "a.safetensors", {"a": Y})
         assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "ordinary").stat().st_mode
-
-
-class TestFailures:
-    """Whatever fails, the old file stays and no part of a new one is left."""
-
-    def old(self, folder: Path) -> Path:
-        write_tensors(folder / "a.safetensors", {"a": Y})
-        return folder / "a.safetensors"
-
-    def intact(self, path: Path) -> bool:
-        return names_in(path.parent) == [path.name] and rawfile.read(path)[0]["a"][2] == Y.tobytes()
-
-    @pytest.mark.parametrize("error", [ZeroDivisionError("bug"), KeyboardInterrupt(), MemoryError()])
-    def test_an_exception_on_the_way(self, tmp_path, error):
-        path = self.old(tmp_path)
-
-        def fail():
-            with replacing(path, force=True) as temporary:
-                temporary.write_bytes(b"half")
-                raise error
-
-        with pytest.raises(type(error)):
-            fail()
-        assert self.intact(path)
-
-    @pytest.mark.parametrize("step", ["mkstemp", "chmod", "fsync", "replace"])
-    def test_a_disk_that_fails_at_any_step(self, tmp_path, monkeypatch, step):
-        path = self.old(tmp_path)
-
-        def fail(*args, **kwargs):
-            raise OSError(28, "No space left on device")
-
-        owner = {"mkstemp": "tempfile.mkstemp", "fsync": "os.fsync"}.get(step, f"pathlib.Path.{step}")
-        monkeypatch.setattr(owner, fail)
-        with pytest.raises(
-            WncoreError, match=r"a\.safetensors could not be written: No space left on device; nothing was"
-        ):
-            write_tensors(path, {"a": -Y}, force=True)
-        monkeypatch.undo()
-        assert self.intact(path)
-
-    @pytest.mark.parametrize("name", ["a.json", "a.csv", "a.parquet", "a.safetensors"])
-    def test_scores_that_are_larger_than_a_file_may_be(self, tmp_path, name):
-        """The limit of a file's size stands for a full disk where nobody may mount one."""
-        dump, out = tmp_path / "dump.safetensors", tmp_path / "out" / name
-        write_dump(dump, {"fc.output": np.random.default_rng(0).standard_normal((8, 3000))})
-        out.parent.mkdir()
-        out.write_text("old")
-        done = score(dump, out, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)))
-        assert done.returncode == 1
-        assert done.stdout == ""
-        assert done.stderr.startswith(f"wncore: error: {out} could not be written: ")
-        assert done.stderr.count("\n") == 1
-        assert out.read_text() == "old"
-        assert names_in(out.parent) == [name]
-
-    def test_a_disk_that_is_full(self, tmp_path):
-        disk = tmp_path / "disk"
-        disk.mkdir()
-        mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(disk)]
-        if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
-            pytest.skip("no disk may be mounted here")
-        try:
-            path = self.old(disk)
-            with pytest.raises(WncoreError, match=r"could not be written: No space left on device; nothing was"):
-                write_tensors(path, {"a": np.zeros(100_000)}, force=True)
-            assert self.intact(path)
-        finally:
-            subprocess.run(["umount", disk], check=True)
-
-
-class TestKill:
-    """A process that is killed while it writes leaves the old file or the new one, whole."""
-
-    def test_while_tensors_are_written(self, tmp_path):
-        path = tmp_path / "a.safetensors"
-        script = """
-            import itertools, sys
-            import numpy as np
-            from wncore.dumps import write_tensors
-            for i in itertools.count(int(sys.argv[2])):
-                write_tensors(sys.argv[1], {"a": np.full((500, 1000), i)[:, ::-1], "b": np.full(7, i)}, {"i": str(i)}, True)
-                print(i, flush=True)
-        """
-        chance, seen = random.Random(0), set()
-        for round_ in range(20):
-            kill_while([sys.executable, "-c", textwrap.dedent(script), str(path), str(1000 * round_)], chance)
-            tensors, metadata = rawfile.read(path)
-            i = int(metadata["i"])
-            assert tensors["a"] == ("I64", [500, 1000], np.full((500, 1000), i).tobytes())
-            assert tensors["b"] == ("I64", [7], np.full(7, i).tobytes())
-            seen.add(i)
-        assert len(seen) == 20
-
-    @pytest.mark.parametrize("name", ["a.json", "a.csv", "a.parquet", "a.safetensors"])
-    def test_while_scores_are_written(self, tmp_path, name):
-        dump, out = tmp_path / "dump.safetensors", tmp_path / name
-        write_dump(dump, {"fc.output": np.random.default_rng(0).standard_normal((8, 2000))})
-        assert score(dump, out).returncode == 0
-        whole = out.read_bytes()
-        script = f"""
-            import sys
-            from wncore_cli import main
-            while True:
-                main({arguments(dump, out)!r})
-                print("written", file=sys.stderr, flush=True)
-        """
-        chance = random.Random(name)
-        for _ in range(5):
-            kill_while([sys.executable, "-c", textwrap.dedent(script)], chance, stderr=True)
-            assert out.read_bytes() == whole
-
-
-class TestShards:
-    """A dump in several files of bounded size."""
-
-    TENSORS = {  # noqa: RUF012
-        "fc.input": np.arange(40 * 6, dtype=np.float32).reshape(40, 6),
-        "fc.output": np.arange(40 * 3, dtype=np.float64).reshape(40, 3),
-        "fc.weight": np.ones((3, 6), np.float32),
-        "blocks.0.hook_pre": np.arange(10 * 4 * 2, dtype=np.float16).reshape(10, 4, 2),
-        "tokens.mask": (np.arange(40) % 5 > 0),
-    }
-
-    def data_bytes(self, path: Path) -> int:
-        return sum(len(content) for _, _, content in rawfile.read(path)[0].values())
-
-    @given(size=st.integers(240, 3000), length=st.sampled_from([1, 2, 4, 5, 10]))
-    def test_no_shard_is_larger_than_asked_and_the_dump_is_the_same(self, size, length, tmp_path_factory):
-        folder = tmp_path_factory.mktemp("shards") / "dump"
-        *shards, index = write_dump(folder, self.TENSORS, sequence_length=length, shard_bytes=size)
-        assert names_in(folder) == sorted(path.name for path in [*shards, index])
-        assert all(self.data_bytes(path) <= size for path in shards)
-        dump = open_dump(folder)
-        assert dump.files == tuple(shards)
-        fc, hook = dump.layers["fc"], dump.layers["blocks.0.hook_pre"]
-        for part in ("input", "output", "weight"):
-            assert getattr(fc, part).read().tobytes() == self.TENSORS[f"fc.{part}"].tobytes()
-        assert hook.output.read().tobytes() == self.TENSORS["blocks.0.hook_pre"].tobytes()
-        tokens = fc.tokens()
-        assert tokens.keep.tolist() == self.TENSORS["tokens.mask"].tolist()
-        assert tokens.sequence.tolist() == (np.arange(40) // length)[self.TENSORS["tokens.mask"]].tolist()
-
-    @pytest.mark.parametrize("name", ["input", "fc.inputs", "fc.output", "blocks.0.hook_pre"])
-    def test_whatever_holds_tokens_is_cut_between_sequences(self, tmp_path, name):
-        *shards, _ = write_dump(tmp_path / "dump", {name: Y}, sequence_length=3, shard_bytes=7 * Y[0].nbytes)
-        assert [rawfile.read(path)[0][name][1][0] for path in shards] == [6, 6]
-
-    def test_the_last_sequence_may_be_shorter(self, tmp_path):
-        *shards, _ = write_dump(
-            tmp_path / "dump", {"fc.output": Y[:11]}, sequence_length=3, shard_bytes=3 * Y[0].nbytes
-        )
-        assert [rawfile.read(path)[0]["fc.output"][1][0] for path in shards] == [3, 3, 3, 2]
-
-    def test_the_index_names_the_files_of_each_tensor(self, tmp_path):
-        *shards, index = write_dump(tmp_path / "dump", {"a.output": Y, "b.output": Y[:2]}, shard_bytes=Y.nbytes // 2)
-        content = json.loads(index.read_text())
-        assert content["weight_map"] == {"a.output": [shards[0].name, shards[1].name], "b.output": [shards[2].name]}
-        assert content["metadata"]["total_size"] == Y.nbytes + Y[:2].nbytes
-
-    @pytest.mark.parametrize(
-        ("tensors", "says"),
-        [
-            ({"fc.output": Y}, "fc.output does not fit into shards of 100 bytes; it needs 160 at least"),
-            ({"fc.weight": Y}, "fc.weight does not fit into shards of 100 bytes; it needs 480 at least"),
-            ({"tokens.mask": np.ones(101, bool)}, "tokens.mask does not fit into shards of 100 bytes; it needs 101"),
-        ],
-    )
-    def test_what_cannot_be_cut_small_enough_is_refused(self, tmp_path, tensors, says):
-        with pytest.raises(InputError, match=says):
-            write_dump(tmp_path / "dump", tensors, sequence_length=4, shard_bytes=100)
-
-    def test_a_set_that_exists_is_refused_without_force(self, tmp_path):
-        write_dump(tmp_path / "dump", {"fc.output": Y}, shard_bytes=Y.nbytes)
-        with pytest.raises(OutputExistsError):
-            write_dump(tmp_path / "dump", {"fc.output": -Y}, shard_bytes=Y.nbytes)
-        write_dump(tmp_path / "dump", {"fc.output": -Y}, shard_bytes=Y.nbytes, force=True)
-        np.testing.assert_array_equal(open_dump(tmp_path / "dump").layers["fc"].output.read(), -Y)
-
-    @pytest.mark.parametrize("failing", range(3))
-    def test_a_failure_at_any_shard_leaves_the_old_set(self, tmp_path, monkeypatch, failing):
-        write_dump(tmp_path / "dump", {"fc.output": Y}, shard_bytes=Y.nbytes // 3)
-        before, flush, count = names_in(tmp_path / "dump"), os.fsync, iter(range(9))
-
-        def fail(handle):
-            if next(count) == failing:
-                raise OSError(28, "No space left on device")
-            flush(handle)
-
-        monkeypatch.setattr(os, "fsync", fail)
-        with pytest.raises(
-            WncoreError, match=rf"dump-0000{failing + 1}-of-00003\.safetensors could not be written: No space"
-        ):
-            write_dump(tmp_path / "dump", {"fc.output": -Y}, shard_bytes=Y.nbytes // 3, force=True)
-        assert names_in(tmp_path / "dump") == before
-        np.testing.assert_array_equal(open_dump(tmp_path / "dump").layers["fc"].output.read(), Y)
-
-
-def arguments(dump: Path, out: Path) -> list[str]:
-    return ["score", str(dump), "-o", str(out), "--force", "--quiet", "--top", "0", "--backend", "numpy"]
-
-
-def score(dump: Path, out: Path, **options) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "wncore_cli", *arguments(dump, out)]
-    command[1:3] = ["-c", "import wncore_cli; wncore_cli.run()"]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, **options)
-
-
-def kill_while(command: list[str], chance: random.Random, stderr: bool = False) -> None:
-    """Start a process that reports each file it has written; kill it at some moment after the first."""
-    streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE} if stderr else {"stdout": subprocess.PIPE}
-    with subprocess.Popen(command, **streams) as process:
-        report = process.stderr if stderr else process.stdout
-        assert report is not None
-        assert report.readline()
-        time.sleep(chance.uniform(0, 0.1))
-        process.send_signal(signal.SIGKILL)
-        assert process.wait(timeout=60) == -signal.SIGKILL

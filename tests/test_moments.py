@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from strategies import BACKENDS, FAMILIES, SEEDS, draw_layer
 
-from wncore.histogram import choose_edges
+from wncore.histograms import choose_edges
 from wncore.moments import moments_of
 
 backends = pytest.mark.parametrize("backend", BACKENDS, ids=lambda backend: backend.name)

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from scipy.special import ndtri
+from scipy.special import ndtr, ndtri
 from strategies import BACKENDS, FAMILIES, SEEDS, draw_layer, neurons, quadrature_distance
 
 from wncore import streaming
 from wncore.errors import ShapeError
 from wncore.fast import NumbaBackend
-from wncore.histogram import Histogram, choose_edges, coarsen, histogram
+from wncore.histograms import Histogram, choose_edges, coarsen, histogram
 
 backends = pytest.mark.parametrize("backend", BACKENDS, ids=lambda backend: backend.name)
 BINS = st.sampled_from([1, 2, 3, 8])
@@ -29,6 +29,12 @@ def edges_for(draw, y, far=False):
     edges = np.sort(draw(st.lists(points, min_size=2, max_size=draw(BINS) + 1), label="edges"))
     assume(np.ptp(edges) > 1e-9 * span)
     return edges[None]
+
+
+def sharp_edges(y):
+    """The tokens, the numbers just below them, and where F crosses the Gaussian curve: no bin leaves anything open."""
+    crossings = y.mean() + y.std() * ndtri(np.arange(1, len(y)) / len(y))
+    return np.concatenate([y, np.nextafter(y, -np.inf), crossings])
 
 
 def bounds(backend, y, edges):
@@ -142,13 +148,31 @@ def test_bounds_hold_for_edges_far_from_the_tokens(backend, data, y):
 @backends
 @given(y=neurons(offsets=(0.0, 1e3, 1e6)), far=st.sampled_from([0.0, 1e2, 1e4, 1e6]))
 def test_bounds_hold_where_they_leave_nothing_open(backend, y, far):
-    """Edges at the tokens and where the curves cross; and as many again `far` deviations away."""
+    """Sharp edges; and as many again `far` deviations away."""
     assume(y.min() < y.max())
-    n = len(y)
-    crossings = y.mean() + y.std() * ndtri(np.arange(1, n) / n)
-    sharp = np.concatenate([y, np.nextafter(y, -np.inf), crossings])
+    sharp = sharp_edges(y)
     away = y.mean() + y.std() * far * np.linspace(1, 1.1, len(sharp) + 2) if far else []
-    edges = np.sort(np.concatenate([sharp, away]))[None]
+    assert_certified(*bounds(backend, y, np.sort(np.concatenate([sharp, away]))[None]), y)
+
+
+@backends
+@given(data=st.data(), y=neurons(), width=st.floats(0.01, 1))
+def test_bounds_hold_where_one_bin_is_as_open_as_can_be(backend, data, y, width):
+    """Sharp edges but for one bin, in which F lies above and below the curve alike: around a jump, or a level."""
+    assume(y.min() < y.max())
+    z = (y - y.mean()) / y.std()
+    at = data.draw(st.integers(1, len(y) - 1), label="token")
+    if data.draw(st.booleans(), label="around a jump"):
+        before, there, after = (z < z[at]).mean(), ndtr(z[at]), (z <= z[at]).mean()
+        assume(before < there < after)
+        share = (after - there) / (after - before)
+        window = z[at] - share * width, z[at] + (1 - share) * width
+    else:
+        middle = ndtri(at / len(y))
+        window = middle - width / 2, middle + width / 2
+    left, right = y.mean() + y.std() * np.array(window)
+    sharp = sharp_edges(y)
+    edges = np.sort(np.concatenate([sharp[(sharp < left) | (right < sharp)], [left, right]]))[None]
     assert_certified(*bounds(backend, y, edges), y)
 
 

@@ -8,7 +8,7 @@ from strategies import BACKENDS, FAMILIES
 
 from wncore.errors import InputError
 from wncore.fast import NumbaBackend
-from wncore.histogram import Histogram, choose_edges
+from wncore.histograms import Histogram, choose_edges
 from wncore.moments import moments_of
 from wncore.uncertainty import FLOOR, jackknife_error, noise_floor, token_groups
 from wncore.wasserstein import gaussian_distance

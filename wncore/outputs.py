@@ -16,7 +16,7 @@ from wncore.dumps.tensor import Tensor, as_floats, is_finite
 from wncore.errors import MemoryBudgetError, NonFiniteError
 
 NARROW = 64
-"""Columns that are widened to float32 at a time."""
+"""Columns that are widened to float32 at a time, at most."""
 STATE = 80_000
 """Bytes of histograms that scoring keeps for each neuron of a tile."""
 
@@ -88,9 +88,10 @@ class Outputs:
 
     def _stored_tiles(self, output: Tensor) -> Iterator[tuple[slice, NDArray]]:
         as_is = output.itemsize == self._itemsize and self.tokens.all_kept
-        narrow = output.columns if as_is else NARROW
-        spare = self._workspace() + (0 if as_is else self.layer.rows * NARROW * self._itemsize)
-        splits = self._split(output.columns, output.itemsize, spare)
+        column = self.layer.rows * self._itemsize
+        narrow = output.columns if as_is else max(1, min(NARROW, self.memory // 8 // column))
+        spare = 0 if as_is else narrow * column + self._scratch(narrow)
+        splits = self._split(output.columns, output.itemsize, spare, whole=as_is)
         buffer = _Buffer(self.layer.rows, splits, DTYPES[output.dtype])
         for wide in splits:
             raw = buffer.of(wide)
@@ -106,21 +107,25 @@ class Outputs:
     def _computed_tiles(self) -> Iterator[tuple[slice, NDArray]]:
         source = self.layer.input
         size = self.layer.rows * (source.columns if source is not None else 0) * self._itemsize
-        spare = self._workspace()
+        spare = 0
         if size <= self.memory // 2:  # read the input once, keep it
-            spare += size
+            spare = size
             self._input = self._read_input(slice(0, self.layer.rows))
-        splits = self._split(self.layer.neurons, self._itemsize, spare)
+        splits = self._split(self.layer.neurons, self._itemsize, spare, whole=True)
         buffer = _Buffer(self.tokens.count, splits, np.dtype(self.dtype))
         for wide in splits:
             yield wide, self.columns(wide, buffer.of(wide))
         self._input = None
 
-    def _split(self, columns: int, itemsize: int, spare: int) -> list[slice]:
-        per_neuron = self.layer.rows * itemsize + min(STATE, self.memory // 4)
-        width = (self.memory - spare) // per_neuron
+    def _split(self, columns: int, itemsize: int, spare: int, whole: bool) -> list[slice]:
+        """Cut the columns into tiles that fit beside `spare` bytes; a tile that is scored whole needs room for that."""
+        held, room = self.layer.rows * itemsize, self.memory - spare
+        width = room // held
+        if whole:
+            held += min(STATE, self.memory // 4)
+            width = max(room // (held + self._scratch(1)), (room - self._scratch(columns)) // held)
         if width < 1:
-            need = spare + per_neuron
+            need = spare + held + self._scratch(1)
             raise MemoryBudgetError(
                 f"{self.layer.name}: one neuron's {self.layer.rows} outputs need {need / 2**20:.0f} MiB at least, and "
                 f"{self.memory / 2**20:.0f} MiB are allowed; give more --memory, or --streaming with --pairs 0"
@@ -130,9 +135,10 @@ class Outputs:
         bounds = [columns * i // count for i in range(count + 1)]
         return [slice(a, b) for a, b in pairwise(bounds)]
 
-    def _workspace(self) -> int:
-        """Bytes that scoring needs beside the tile: rows that are sorted, differences of pairs, read buffers."""
-        return 2 * 16 * self.layer.rows * 12
+    def _scratch(self, columns: int) -> int:
+        """Bytes for sorting or pairing the neurons that all threads work on at a time, 16 each."""
+        at_a_time = min(columns, 16 * getattr(self.backend, "threads", 1))
+        return at_a_time * self.layer.rows * 2 * self._itemsize
 
     def _batch_rows(self, width: int) -> int:
         source = self.layer.output or self.layer.input

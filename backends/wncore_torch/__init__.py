@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from wncore.errors import BackendUnavailable
+from wncore.errors import InputError
 from wncore.normal import quantile_cells
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 BLOCK = 2**22
 """Outputs in a block of neurons: 32 MiB for each float64 array of them."""
-EPS = 2.0**-52
 
 
 class TorchBackend:
@@ -38,8 +37,8 @@ class TorchBackend:
             self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
             torch.empty(0, dtype=torch.float64, device=self.device)
         except (RuntimeError, TypeError, AssertionError) as error:
-            reason = str(error).partition("\n")[0]
-            raise BackendUnavailable(f"torch cannot use the device {device!r}: {reason}; --device cpu works") from error
+            reason = str(error).partition("\n")[0].partition(". ")[0]
+            raise InputError(f"torch cannot use the device {device!r}: {reason}; 'cpu' always works") from error
 
     def asarray(self, x: Any, dtype: str) -> "Tensor":
         """Take an array, or a tensor, to the device; floats become `dtype`, integers int64."""
@@ -67,8 +66,8 @@ class TorchBackend:
         def work(rows: "Tensor") -> "Tensor":
             z = rows.sort(dim=1).values.double()
             constant = z[:, :1] == z[:, -1:]
-            z = torch.ldexp(z, -torch.frexp(z.abs().amax(1, keepdim=True)).exponent)  # squares stay in range
             z = z - z[:, n // 2, None]  # no digits are lost to an offset
+            z = z / torch.where(constant, 1.0, z.abs().amax(1, keepdim=True))  # squares stay in range
             z = z - z.mean(1, keepdim=True)
             z = z / torch.where(constant, 1.0, z.square().mean(1, keepdim=True).sqrt())
             inside = z * (2 * torch.special.ndtr(z) - middles / n) + 2 * _density(z) - ends[:-1] - ends[1:]
@@ -98,13 +97,13 @@ class TorchBackend:
         self, edges: "Tensor", counts: "Tensor", sums: "Tensor", powers: "Tensor"
     ) -> tuple["Tensor", "Tensor"]:
         """Follow `wncore.streaming.distance_bounds` line by line; that module explains it."""
-        torch = self.torch
+        torch, real = self.torch, self.torch.finfo(self.torch.float64)
         bins, middle = edges.shape[1] - 1, edges.shape[1] // 2
         n = counts.sum(1, keepdim=True)
         unit = edges[:, -1:] - edges[:, :1]
         s1, s2 = powers[:, 0, None] / n, powers[:, 1, None] / n
         variance = s2 - s1**2
-        live = variance > 16 * EPS * s2
+        live = variance > 16 * real.eps * s2
         std = torch.where(live, unit * variance.clamp(min=0).sqrt(), 1.0)
         mean = edges[:, middle, None] + unit * s1
         z, heights = (edges - mean) / std, sums / (n * std)
@@ -115,11 +114,10 @@ class TorchBackend:
         h = z.diff(dim=1)
         gap = (b * h - heights[:, 1:-1] - g_integral.diff(dim=1)).abs()
 
-        tiny = torch.finfo(torch.float64).tiny
-        rise = (d - c).clamp(min=tiny)
+        rise = (d - c).clamp(min=real.tiny)
         alpha, beta = (c - a).clamp(min=0), (b - d).clamp(min=0)
         s = h * (beta + rise / 2) / (alpha + beta + rise)
-        cross = alpha * s + rise * s**2 / (2 * h).clamp(min=tiny)
+        cross = alpha * s + rise * s**2 / (2 * h).clamp(min=real.tiny)
         cross = torch.where(b < d, torch.minimum(cross, (b - c) ** 2 * h / (2 * rise)), cross)
         cross = torch.where(a > c, torch.minimum(cross, (d - a) ** 2 * h / (2 * rise)), cross)
         cross = torch.minimum(cross + h**3 / 12 * 0.25, torch.minimum(b - c, d - a) * h)
@@ -130,7 +128,7 @@ class TorchBackend:
         low = gap.sum(1) + (tails - gauss).abs().sum(0)
         high = (gap + open_area).sum(1) + (tails + gauss).sum(0)
         reach = 1 + z.abs().amax(1) + z[:, middle] ** 2 + (mean / std).abs()[:, 0]
-        rounding = 4 * EPS * (n[:, 0] + bins) * reach
+        rounding = 4 * real.eps * (n[:, 0] + bins) * reach
         low, high = (low - rounding).clamp(min=0), (high + rounding).clamp(max=math.sqrt(2))
         unresolved = (powers[:, 1] > 0).double() * math.sqrt(2)
         return torch.where(live[:, 0], low, 0.0), torch.where(live[:, 0], high, unresolved)
@@ -170,7 +168,7 @@ class TorchBackend:
         """Do `work` on blocks of neurons, the outputs (n, m) transposed to rows, and join its answers."""
         width = max(1, BLOCK // len(y))
         done = []
-        for first in range(0, y.shape[1], width):
+        for first in range(0, max(1, y.shape[1]), width):
             rows = y[:, first : first + width].T.contiguous()
             done.append(work(rows, *(other[first : first + width] for other in others)))
         if isinstance(done[0], tuple):

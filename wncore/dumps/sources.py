@@ -28,6 +28,8 @@ def find_files(sources: Sequence[Path]) -> dict[Path, set[str]]:
     files: dict[Path, set[str]] = {}
     seen: set[str] = set()
     for source in sources:
+        if "\0" in str(source):
+            raise DumpError(f"there is no file {source}")
         for file, names in _files_of(source).items():
             real = os.path.realpath(file)
             if real in seen:
@@ -44,7 +46,7 @@ def by_number(name: str) -> list[tuple[int, int, str]]:
 
 
 def _files_of(source: Path) -> dict[Path, set[str]]:
-    if source.is_dir():
+    if os.path.isdir(source):  # noqa: PTH112  (Path.is_dir raises where nothing may be looked at)
         return _files_in(source)
     return _indexed(source) if source.name.endswith(INDEX) else {source: set()}
 

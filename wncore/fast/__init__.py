@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 from wncore.errors import InputError
 from wncore.fast import bounds, difficulty, distance, histogram
@@ -29,6 +30,7 @@ class NumbaBackend(NumpyBackend):
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self.threads = threads or cores
         self._pool = ThreadPoolExecutor(self.threads)
+        self._blas = ThreadpoolController()
 
     def asarray(self, x: Any, dtype: str) -> np.ndarray:
         """Keep NumPy arrays, made contiguous; floats become `dtype`, integers int64."""
@@ -79,13 +81,14 @@ class NumbaBackend(NumpyBackend):
 
     def routed_linear(self, x: np.ndarray, weights: np.ndarray, bias: Any, labels: np.ndarray) -> np.ndarray:
         """Let BLAS multiply, expert by expert, in the input's dtype."""
-        if len(weights) == 1:
-            out = x @ weights[0].T
-        else:
-            out = np.zeros((len(x), weights.shape[1]), x.dtype)
-            for expert, weight in enumerate(weights):
-                mine = np.flatnonzero(labels == expert)
-                out[mine] = x[mine] @ weight.T
+        with self._blas.limit(limits=self.threads, user_api="blas"):
+            if len(weights) == 1:
+                out = x @ weights[0].T
+            else:
+                out = np.zeros((len(x), weights.shape[1]), x.dtype)
+                for expert, weight in enumerate(weights):
+                    mine = np.flatnonzero(labels == expert)
+                    out[mine] = x[mine] @ weight.T
         if bias is not None:
             out += bias
         return out

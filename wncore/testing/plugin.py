@@ -28,12 +28,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--wncore-force", action="store_true", help="replace a certificate that exists")
 
 
+def option(config: pytest.Config, name: str) -> Any:
+    """Return the value of one of our options."""
+    return config.getoption(f"--wncore-{name}")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Set up Hypothesis: the same draws on every run, so that a certificate can be repeated."""
     config.stash[LEDGER] = Ledger()
     settings.register_profile(
         "wncore",
-        max_examples=config.getoption("--wncore-examples"),
+        max_examples=option(config, "examples"),
         derandomize=True,
         database=None,
         deadline=None,
@@ -47,8 +52,8 @@ def wncore_trial(pytestconfig: pytest.Config) -> Any:
     """Build the backend under test."""
     from wncore.testing.trial import Trial  # not before pytest can rewrite its assertions
 
-    name = pytestconfig.getoption("--wncore-backend")
-    backend = pytestconfig.stash[BACKEND] = get_backend(name, **pytestconfig.getoption("--wncore-options"))
+    name = option(pytestconfig, "backend")
+    backend = pytestconfig.stash[BACKEND] = get_backend(name, **option(pytestconfig, "options"))
     return Trial(name, backend, pytestconfig.stash[LEDGER])
 
 
@@ -84,12 +89,12 @@ def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pyte
             terminalreporter.line(f"{operation:20s} {dtype:10s} {used:8.1%}")
     for operation, reason in ledger.unsupported.items():
         terminalreporter.line(f"{operation:20s} unsupported: {reason}")
-    path, ended = config.getoption("--wncore-certificate"), exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
-    if path and ended and BACKEND in config.stash:
-        name, options, examples = (config.getoption(f"--wncore-{key}") for key in ("backend", "options", "examples"))
-        document = certificate(
-            name, config.stash[BACKEND], options, examples, ledger, passed=exitstatus == pytest.ExitCode.OK
-        )
-        with replacing(path, config.getoption("--wncore-force")) as temporary:
+    if ledger.deselected:
+        terminalreporter.line(f"{ledger.deselected} tests were left out: this run certifies nothing")
+    path = option(config, "certificate")
+    if path and BACKEND in config.stash and exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+        name, options, examples = (option(config, key) for key in ("backend", "options", "examples"))
+        document = certificate(name, config.stash[BACKEND], options, examples, ledger, exitstatus == pytest.ExitCode.OK)
+        with replacing(path, option(config, "force")) as temporary:
             temporary.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n")
         terminalreporter.line(f"certificate written to {path}")

@@ -5,8 +5,8 @@ from wncore.testing.contracts.contract import Contract
 from wncore.testing.contracts.difficulty import CONTRACT as DIFFICULTY
 from wncore.testing.contracts.distance import CONTRACT as DISTANCE
 from wncore.testing.contracts.histogram import CONTRACT as HISTOGRAM
-from wncore.testing.contracts.routing import CONTRACT as ROUTED_LINEAR
+from wncore.testing.contracts.routing import CONTRACT as ROUTING
 
-CONTRACTS = (DISTANCE, HISTOGRAM, BOUNDS, DIFFICULTY, ROUTED_LINEAR)
+CONTRACTS = (DISTANCE, HISTOGRAM, BOUNDS, DIFFICULTY, ROUTING)
 
-__all__ = ["BOUNDS", "CONTRACTS", "HISTOGRAM", "ROUTED_LINEAR", "Contract"]
+__all__ = ["BOUNDS", "CONTRACTS", "DIFFICULTY", "DISTANCE", "HISTOGRAM", "ROUTING", "Contract"]

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from wncore.histogram import centre_and_unit, histogram
+from wncore.histograms import centre_and_unit, histogram
 from wncore.moments import moments_of
 from wncore.streaming import distance_bounds
 from wncore.testing.contracts import histogram as counted

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from wncore.histogram import centre_and_unit, choose_edges, histogram
+from wncore.histograms import centre_and_unit, choose_edges, histogram
 from wncore.normal import Float
 from wncore.testing.contracts.contract import Answers, Arguments, Contract, Draw
 from wncore.testing.contracts.values import choose_outputs, outputs
@@ -30,8 +30,10 @@ def make(rng: np.random.Generator, dtype: str, bins: int = 16, edges: str = "cho
 
 
 def place_edges(rng: np.random.Generator, y: Float, bins: int, kind: str) -> Float:
-    """Place edges (m, b + 1): as the core chooses them; by the first tokens only; evenly; on the outputs themselves,
-    or one rounding beside them, with empty bins; or evenly, but thirty deviations aside.
+    """Place edges (m, b + 1).
+
+    "chosen" as the core does, "early" by the first tokens alone, "even" over four deviations, "aside" thirty deviations
+    too far, "touching" on outputs or one rounding beside them, some of them twice.
     """
     if kind == "chosen":
         return choose_edges(y, bins)

@@ -49,7 +49,7 @@ def make(
 
 def judge(answers: Answers, arguments: Arguments, dtype: str) -> dict[str, float]:
     """Allow roundings relative to the sum of absolute products."""
-    sizes = {name: None if value is None else np.abs(value) for name, value in arguments.items()}
+    sizes: Arguments = {name: None if value is None else np.abs(value) for name, value in arguments.items()}
     terms = arguments["x"].shape[1] + 1
     return {"outputs": share(answers[0], routed_linear(**arguments), dtype, terms, routed_linear(**sizes))}
 

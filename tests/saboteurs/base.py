@@ -1,0 +1,7 @@
+"""What the saboteurs share."""
+
+from wncore.reference import NumpyBackend
+
+
+class Saboteur(NumpyBackend):
+    """Right where a subclass does not say otherwise."""

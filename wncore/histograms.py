@@ -106,7 +106,8 @@ def choose_edges(y: ArrayLike, bins: int) -> Float:
     interquartile range, which resolves the body when a few outliers rule the deviation; and a thin one, eight times
     wider, for outliers to come. Any edges give valid bounds; these make them narrow.
     """
-    mean, spread, median, body = _location_and_scale(as_outputs(y))
+    first = as_outputs(y)
+    mean, spread, median, body = _location_and_scale(first)
     parts = ((0.47, mean, spread), (0.47, median, body), (0.06, mean, 8 * spread))
     nodes = ndtri(np.linspace(0, 1, 43)[1:-1])
     grid = np.sort(np.hstack([at[:, None] + np.sqrt(2) * width[:, None] * nodes for _, at, width in parts]), axis=1)
@@ -114,7 +115,10 @@ def choose_edges(y: ArrayLike, bins: int) -> Float:
     for weight, at, width in parts:
         mixture += weight * ndtr((grid - at[:, None]) / (np.sqrt(2) * width[:, None]))
     levels = np.linspace(mixture[:, 0], mixture[:, -1], bins + 1, axis=1)
-    return np.stack([np.interp(*row) for row in zip(levels, mixture, grid, strict=True)])
+    edges = np.stack([np.interp(*row) for row in zip(levels, mixture, grid, strict=True)])
+    constant = np.ptp(first, axis=0) == 0
+    edges[constant, (bins + 1) // 2] = first[0, constant]  # so that its power sums vanish exactly
+    return edges
 
 
 def _location_and_scale(first: Float) -> tuple[Float, Float, Float, Float]:

@@ -14,7 +14,10 @@ from wncore.normal import Float
 
 @dataclass(frozen=True)
 class Moments:
-    """Per neuron, (m,) each; skewness and excess kurtosis of a constant neuron are NaN."""
+    """Per neuron, (m,) each; skewness and excess kurtosis of a constant neuron are NaN.
+
+    Where the outputs lie so far from the middle edge that rounding hides their deviation, all but the mean are NaN.
+    """
 
     mean: Float
     std: Float
@@ -25,14 +28,14 @@ class Moments:
 def moments_of(edges: Float, tokens: Counts, powers: Float) -> Moments:
     """Turn power sums about the middle edge into central moments: (m, b + 1), (m,), (m, 4) -> `Moments`.
 
-    A neuron whose variance is below the rounding of its power sums counts as constant.
+    A neuron is constant, with deviation 0, if all its outputs are on the middle edge: its power sums vanish.
     """
     centre, unit = centre_and_unit(edges)
     s1, s2, s3, s4 = (powers / tokens[:, None]).T
     variance = s2 - s1**2
-    constant = ~(variance > 16 * np.finfo(float).eps * s2)
-    variance = np.where(constant, 0.0, variance)
+    hidden = ~(variance > 4 * np.sqrt(tokens) * np.finfo(float).eps * s2)
+    scale = np.where(hidden, np.nan, variance)
     third = s3 - 3 * s1 * s2 + 2 * s1**3
     fourth = s4 - 4 * s1 * s3 + 6 * s1**2 * s2 - 3 * s1**4
-    scale = np.where(constant, np.nan, variance)
-    return Moments(centre + unit * s1, unit * np.sqrt(variance), third / scale**1.5, fourth / scale**2 - 3)
+    std = np.where(s2 == 0, 0.0, unit * np.sqrt(scale))
+    return Moments(centre + unit * s1, std, third / scale**1.5, fourth / scale**2 - 3)

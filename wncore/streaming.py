@@ -8,8 +8,7 @@ open. Mean and deviation are applied at the end, so the outputs are read once.
 import numpy as np
 from scipy.special import ndtr
 
-from wncore.histograms import Counts, Histogram
-from wncore.moments import moments_of
+from wncore.histograms import Counts, Histogram, centre_and_unit
 from wncore.normal import Float, cdf_integral
 
 
@@ -27,14 +26,18 @@ def distance_bounds(edges: Float, counts: Counts, sums: Float, powers: Float) ->
       is a quarter of mass times width in all. G's distance from its chord, at most h^3 / 12 max|phi'|, counts twice.
     - In a tail, low = |gap| and high = the areas of both added.
 
-    `high` is rounded outwards by a bound on the rounding of the sums, and `low` inwards. A constant neuron gives 0, 0.
+    Both are moved outwards by what the rounding of the sums may have done. A neuron whose power sums vanish is constant
+    and gives 0, 0; one so far from the middle edge that rounding hides its deviation gives 0, sqrt(2).
     """
-    m, bins = len(edges), edges.shape[1] - 1
+    bins = edges.shape[1] - 1
     n = counts.sum(axis=1)
-    moments = moments_of(edges, n, powers)
-    live = moments.std > 0
-    std = np.where(live, moments.std, 1.0)[:, None]
-    z = (edges - moments.mean[:, None]) / std
+    centre, unit = centre_and_unit(edges)
+    first, second = (powers[:, :2] / n[:, None]).T
+    variance = second - first**2
+    known = variance > 4 * np.finfo(float).eps * n * second
+    noise = np.where(known, second / np.where(known, variance, 1.0), 1.0)
+    std = np.where(known, unit * np.sqrt(np.where(known, variance, 1.0)), unit)[:, None]
+    z = ((edges - centre[:, None]) - (unit * first)[:, None]) / std
     heights = sums / (n[:, None] * std)
 
     f = np.cumsum(counts[:, :-1], axis=1) / n[:, None]  # F at the edges
@@ -47,8 +50,9 @@ def distance_bounds(edges: Float, counts: Counts, sums: Float, powers: Float) ->
     alpha, beta = np.maximum(c - a, 0), np.maximum(b - d, 0)
     s = h * (beta + rise / 2) / (alpha + beta + rise)
     cross = alpha * s + rise * s**2 / np.maximum(2 * h, np.finfo(float).tiny)
-    cross = np.minimum(cross, np.where(b < d, (b - c) ** 2 * h / (2 * rise), np.inf))
-    cross = np.minimum(cross, np.where(a > c, (d - a) ** 2 * h / (2 * rise), np.inf))
+    with np.errstate(over="ignore"):  # a triangle over a bin without Gaussian mass is as wide as it likes
+        cross = np.minimum(cross, np.where(b < d, (b - c) ** 2 * h / (2 * rise), np.inf))
+        cross = np.minimum(cross, np.where(a > c, (d - a) ** 2 * h / (2 * rise), np.inf))
     bend = h**3 / 12 * 0.25  # max |phi'| = phi(1) = 0.242
     cross = np.minimum(cross + bend, np.minimum(b - c, d - a) * h)
     open_area = np.where((b <= c) | (d <= a), 0.0, 2 * cross)
@@ -58,10 +62,11 @@ def distance_bounds(edges: Float, counts: Counts, sums: Float, powers: Float) ->
     low = gap.sum(1) + np.abs(below - g_below) + np.abs(above - g_above)
     high = (gap + open_area).sum(1) + below + g_below + above + g_above
 
-    reach = 1 + np.abs(z).max(axis=1) if bins else np.ones(m)
+    reach = 1 + np.abs(z).max(axis=1) + noise
     rounding = 4 * np.finfo(float).eps * (n + bins) * reach
     low, high = np.maximum(low - rounding, 0), np.minimum(high + rounding, np.sqrt(2))
-    return np.where(live, low, 0.0), np.where(live, high, 0.0)
+    constant = second == 0
+    return np.where(known, low, 0.0), np.where(known, high, np.where(constant, 0.0, np.sqrt(2)))
 
 
 def bounds_of(part: Histogram) -> tuple[Float, Float]:

@@ -25,17 +25,18 @@ def as_outputs(y: ArrayLike) -> Float:
 
 
 def sorted_standardised(y: ArrayLike) -> Float:
-    """Sort each neuron's outputs and bring them to mean 0 and population deviation 1: (n, m) -> (n, m).
+    """Bring each neuron's outputs to mean 0 and population deviation 1, and sort them: (n, m) -> (m, n), a row a neuron.
 
     A constant neuron becomes zeros. No digits are lost to the neuron's unit or offset: it is divided by a power of
     two, so that squares neither overflow nor underflow, and its middle value is subtracted first.
     """
-    z = np.sort(as_outputs(y), axis=0)
-    z = np.ldexp(z, -np.frexp(np.abs(z).max(axis=0))[1])
-    z = z - z[len(z) // 2]
-    z = z - z.mean(axis=0)
-    constant = z[0] == z[-1]
-    deviation = np.sqrt(np.mean(z**2, axis=0))
+    z = np.sort(np.ascontiguousarray(as_outputs(y).T), axis=1)
+    exponent = np.frexp(np.abs(z).max(axis=1, keepdims=True))[1]
+    z = np.ldexp(z, -exponent)
+    z = z - z[:, z.shape[1] // 2, None]
+    z = z - z.mean(axis=1, keepdims=True)
+    constant = z[:, :1] == z[:, -1:]
+    deviation = np.sqrt(np.mean(z**2, axis=1, keepdims=True))
     return np.where(constant, 0.0, z / np.where(constant, 1.0, deviation))
 
 
@@ -59,13 +60,13 @@ def gaussian_distance(y: ArrayLike) -> Float:
         If y is not two-dimensional or has no token.
     """
     z = sorted_standardised(y)
-    n = len(z)
+    n = z.shape[1]
     edges, _ = quantile_cells(n)
-    low, high = edges[:-1, None], edges[1:, None]
-    share = (np.arange(n + 1) / n)[:, None]  # Phi at the edges
+    low, high = edges[:-1], edges[1:]
+    share = np.arange(n + 1) / n  # Phi at the edges
     t = np.clip(z, low, high)
     cells = z * (2 * ndtr(t) - share[:-1] - share[1:]) + 2 * density(t) - density(low) - density(high)
-    return np.where(z[0] == z[-1], 0.0, cells.sum(axis=0))
+    return np.where(z[:, 0] == z[:, -1], 0.0, cells.sum(axis=1))
 
 
 def sampled_distance(y: ArrayLike, seed: int = 0) -> Float:
@@ -76,8 +77,8 @@ def sampled_distance(y: ArrayLike, seed: int = 0) -> Float:
     exact form removes. A constant neuron gives 0. Source: the public code of arXiv:2405.15756.
     """
     z = sorted_standardised(y)
-    sample = np.random.default_rng(seed).standard_normal(len(z))
-    return np.where(z[0] == z[-1], 0.0, two_sample_distance(z, np.broadcast_to(sample[:, None], z.shape)))
+    sample = np.sort(np.random.default_rng(seed).standard_normal(z.shape[1]))
+    return np.where(z[:, 0] == z[:, -1], 0.0, np.abs(z - sample).mean(axis=1))
 
 
 def two_sample_distance(a: ArrayLike, b: ArrayLike) -> Float:

@@ -85,8 +85,9 @@ class TorchBackend:
             place = torch.searchsorted(rows, edges, right=True)  # how many outputs are <= the edge
             counts = torch.diff(place, dim=1, prepend=place[:, :1] * 0, append=place[:, :1] * 0 + n)
             left = torch.cat([edges[:, :1], edges], dim=1)
-            heights = rows.flatten() - left.flatten().repeat_interleave(counts.flatten(), output_size=rows.numel())
-            sums = torch.segment_reduce(heights, "sum", lengths=counts.flatten(), initial=0.0)
+            lengths = counts.flatten()
+            heights = rows.flatten() - left.flatten().repeat_interleave(lengths, output_size=rows.numel())
+            sums = torch.segment_reduce(heights, "sum", lengths=lengths, initial=0.0, unsafe=True)
             t = (rows - edges[:, (bins + 1) // 2, None]) / (edges[:, -1:] - edges[:, :1])
             powers = torch.stack([t.sum(1), (t**2).sum(1), (t**3).sum(1), (t**4).sum(1)], dim=1)
             return counts, sums.reshape(counts.shape), powers
@@ -98,9 +99,8 @@ class TorchBackend:
     ) -> tuple["Tensor", "Tensor"]:
         """Follow `wncore.streaming.distance_bounds` line by line; that module explains it."""
         torch, real = self.torch, self.torch.finfo(self.torch.float64)
-        bins, middle = edges.shape[1] - 1, edges.shape[1] // 2
+        bins, middle, unit = edges.shape[1] - 1, edges.shape[1] // 2, edges[:, -1:] - edges[:, :1]
         n = counts.sum(1, keepdim=True)
-        unit = edges[:, -1:] - edges[:, :1]
         s1, s2 = powers[:, 0, None] / n, powers[:, 1, None] / n
         variance = s2 - s1**2
         live = variance > 16 * real.eps * s2
@@ -109,9 +109,8 @@ class TorchBackend:
         z, heights = (edges - mean) / std, sums / (n * std)
 
         f = counts[:, :-1].cumsum(1).double() / n  # sums of integers are exact on every device
-        g, g_integral = torch.special.ndtr(z), _cdf_integral(torch, z)
+        g, g_integral, h = torch.special.ndtr(z), _cdf_integral(torch, z), z.diff(dim=1)
         a, b, c, d = f[:, :-1], f[:, 1:], g[:, :-1], g[:, 1:]
-        h = z.diff(dim=1)
         gap = (b * h - heights[:, 1:-1] - g_integral.diff(dim=1)).abs()
 
         rise = (d - c).clamp(min=real.tiny)

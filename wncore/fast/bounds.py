@@ -16,25 +16,19 @@ def _cdf_integral(t):
 
 
 @numba.njit(cache=True, nogil=True)
-def _mean_and_deviation(edges, n, powers):
-    last = len(edges) - 1
-    unit = edges[last] - edges[0]
-    s1, s2 = powers[0] / n, powers[1] / n
-    variance = s2 - s1 * s1
-    if not variance > 16 * 2.0**-52 * s2:
-        variance = 0.0
-    return edges[(last + 1) // 2] + unit * s1, unit * math.sqrt(variance)
-
-
-@numba.njit(cache=True, nogil=True)
 def _bracket(edges, counts, sums, powers):
     bins = len(edges) - 1
     n = counts.sum()
-    mean, std = _mean_and_deviation(edges, n, powers)
-    if not std > 0.0:
+    unit = edges[bins] - edges[0]
+    centre, s1, s2 = edges[(bins + 1) // 2], powers[0] / n, powers[1] / n
+    variance = s2 - s1 * s1
+    if s2 == 0.0:
         return 0.0, 0.0
+    if not variance > 4 * 2.0**-52 * n * s2:
+        return 0.0, math.sqrt(2.0)
+    mean, std = unit * s1, unit * math.sqrt(variance)
     share = 1.0 / (n * std)
-    right = (edges[0] - mean) / std
+    right = ((edges[0] - centre) - mean) / std
     reach = abs(right)
     b, d, d_integral = counts[0] / n, _cdf(right), _cdf_integral(right)
     below, below_gauss = -sums[0] * share, d_integral
@@ -43,7 +37,7 @@ def _bracket(edges, counts, sums, powers):
     for j in range(1, bins + 1):
         left, a, c, c_integral = right, b, d, d_integral
         seen += counts[j]
-        right = (edges[j] - mean) / std
+        right = ((edges[j] - centre) - mean) / std
         b, d, d_integral = seen / n, _cdf(right), _cdf_integral(right)
         h = right - left
         gap = abs(b * h - sums[j] * share - (d_integral - c_integral))
@@ -62,7 +56,7 @@ def _bracket(edges, counts, sums, powers):
     above, above_gauss = sums[bins + 1] * share, _cdf_integral(-right)
     low += abs(above - above_gauss)
     high += above + above_gauss
-    rounding = 4 * 2.0**-52 * (n + bins) * (1 + max(reach, abs(right)))
+    rounding = 4 * 2.0**-52 * (n + bins) * (1 + max(reach, abs(right)) + s2 / variance)
     return max(low - rounding, 0.0), min(high + rounding, math.sqrt(2.0))
 
 

@@ -1,10 +1,46 @@
-"""Hypothesis profiles: dev (50 examples), ci (200), nightly (10,000); choose one with HYPOTHESIS_PROFILE."""
+"""Hypothesis profiles, dev (50 examples), ci (200), nightly (10,000), chosen by HYPOTHESIS_PROFILE; a dump to score."""
 
 import os
 
+import numpy as np
+import pytest
 from hypothesis import settings
+
+import wncore_cli
+from wncore.dumps import write_dump
 
 settings.register_profile("dev", max_examples=50, deadline=None)
 settings.register_profile("ci", max_examples=200, deadline=None, print_blob=True)
 settings.register_profile("nightly", max_examples=10_000, deadline=None, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "dev"))
+
+
+@pytest.fixture(scope="session")
+def outputs():
+    """Outputs of seven neurons over 512 tokens: the third cubed, the fifth constant."""
+    y = np.random.default_rng(0).standard_normal((512, 7))
+    y[:, 2] **= 3
+    y[:, 4] = 1.5
+    return y.astype(np.float32)
+
+
+@pytest.fixture
+def dump(tmp_path, outputs):
+    """A layer with outputs and one with inputs and weights, sequences of 32 tokens."""
+    rng = np.random.default_rng(1)
+    x, w = rng.standard_normal((512, 5), dtype=np.float32), rng.standard_normal((4, 5), dtype=np.float32)
+    path = tmp_path / "acts.safetensors"
+    write_dump(path, {"a.9.up.output": outputs, "a.10.up.input": x, "a.10.up.weight": w}, sequence_length=32)
+    return path
+
+
+@pytest.fixture
+def run(capsys):
+    """Call the command line: arguments -> exit code, stdout, stderr."""
+
+    def call(*arguments):
+        code = wncore_cli.main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call

@@ -31,11 +31,12 @@ def layout(tensors: dict[str, Any]) -> tuple[dict[str, dict[str, Any]], bytes]:
             value = NAMES[array.dtype.name], list(array.shape), array.tobytes()
         dtype, shape, content = value
         ready.append((-len(content) / max(1, prod(shape)), name, dtype, shape, content))
-    header, data = {}, b""
-    for _, name, dtype, shape, content in sorted(ready, key=lambda item: item[0]):
-        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [len(data), len(data) + len(content)]}
-        data += content
-    return header, data
+    header, offset = {}, 0
+    ready.sort(key=lambda item: item[0])
+    for _, name, dtype, shape, content in ready:
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [offset, offset + len(content)]}
+        offset += len(content)
+    return header, b"".join(content for *_, content in ready)
 
 
 def write(path: Path, tensors: dict[str, Any], **metadata: str) -> Path:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import wncore_cli
 
+import wncore_cli
 from wncore.dumps import write_dump
 
 ROOT = Path(__file__).parent.parent

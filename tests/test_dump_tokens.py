@@ -64,23 +64,20 @@ class TestTokens:
     @settings(deadline=None)
     @given(data=st.data())
     def test_tokens_are_counted_as_by_hand_whatever_the_padding(self, data, tmp_path_factory):
-        batch = data.draw(st.integers(1, 4), "sequences")
-        length = data.draw(st.integers(1, 5), "length")
+        shape = data.draw(st.tuples(st.integers(1, 4), st.integers(2, 6)), "sequences and their length")
         skip = data.draw(st.integers(0, 3), "skip")
-        mask = data.draw(st.lists(st.booleans(), min_size=batch * length, max_size=batch * length), "mask")
-        grid = np.array(mask).reshape(batch, length)
-        want = [(b, p, rank) for b in range(batch) for rank, p in enumerate(np.flatnonzero(grid[b])) if rank >= skip]
+        share = data.draw(st.sampled_from([0.1, 0.5, 0.9, 1.0]), "share that is kept")
+        grid = np.random.default_rng(data.draw(st.integers(0, 999), "seed")).random(shape) < share
+        want = [(b, p, rank) for b in range(shape[0]) for rank, p in enumerate(np.flatnonzero(grid[b])) if rank >= skip]
         path = tmp_path_factory.mktemp("tokens") / "a.safetensors"
-        write(path, {"fc.output": np.zeros((batch, length, 2)), "tokens.mask": grid})
+        write(path, {"fc.output": np.zeros((*shape, 2)), "tokens.mask": grid})
         layer = only(open_dump(path))
         if len(want) < 2:
-            with pytest.raises(
-                InputError, match=f"fc has {len(want)} tokens that count, of {batch * length}; at least 2"
-            ):
+            with pytest.raises(InputError, match=f"fc has {len(want)} tokens that count, of {grid.size}; at least 2"):
                 layer.tokens(skip)
             return
         tokens = layer.tokens(skip)
-        assert np.flatnonzero(tokens.keep).tolist() == [b * length + p for b, p, _ in want]
+        assert np.flatnonzero(tokens.keep).tolist() == [b * shape[1] + p for b, p, _ in want]
         assert tokens.sequence.tolist() == [b for b, _, _ in want]
         assert tokens.first.tolist() == [rank == 0 for _, _, rank in want]
 

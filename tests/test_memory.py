@@ -7,8 +7,8 @@ import sys
 import ml_dtypes
 import numpy as np
 import pytest
-import wncore_cli
 
+import wncore_cli
 from wncore.dumps import write_dump
 
 TOKENS, NEURONS = 131_072, 1_536

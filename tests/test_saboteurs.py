@@ -100,3 +100,36 @@ def test_every_operation_has_saboteurs(operation):
 
 def test_examples_of_the_error_budget():
     assert doctest.testmod(tolerance).failed == 0
+
+
+def certify(folder, *arguments):
+    """Run the command, in a folder whose own pytest settings must not matter; return its exit code and certificate."""
+    (folder / "pytest.ini").write_text("[pytest]\naddopts = --no-such-option\n")
+    command = [sys.executable, "-c", "import wncore_cli; wncore_cli.run()", "certify", "-o", "c.json", *arguments]
+    path = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
+    code = subprocess.run(command, cwd=folder, env={**os.environ, "PYTHONPATH": path}, check=False).returncode
+    return code, json.loads((folder / "c.json").read_text())
+
+
+def test_the_certificate_of_a_saboteur_says_what_failed(tmp_path):
+    code, certificate = certify(tmp_path, "saboteurs.difficulty:ZeroMedianIsNaN", "--examples", "1")
+    assert (code, certificate["passed"], certificate["complete"]) == (1, False, True)
+    assert "test_corners[mapping_difficulty]" in certificate["failed"]
+    assert certificate["budget_used"]["mapping_difficulty"]["float64"] is None  # infinite
+    assert certificate["budget_used"]["histogram"]["float32"] <= 1
+
+
+def test_a_part_of_the_suite_certifies_nothing(tmp_path):
+    code, certificate = certify(tmp_path, "numpy", "--examples", "1", "-k", "histogram")
+    assert (code, certificate["passed"], certificate["complete"]) == (0, False, False)
+    assert certificate["failed"] == []
+
+
+def test_a_certificate_is_replaced_only_by_force(tmp_path):
+    (tmp_path / "c.json").write_text('"old"')
+    assert certify(tmp_path, "numpy", "--examples", "1") == (1, "old")
+    code, certificate = certify(tmp_path, "numpy", "--examples", "1", "--force")
+    assert (code, certificate["passed"]) == (0, True)
+    assert certificate["versions"].keys() == {"wncore", "numpy", "python", "platform"}
+    assert (certificate["backend"], certificate["class"]) == ("numpy", "wncore.reference:NumpyBackend")
+    assert (certificate["device"], certificate["unsupported"]) == ("cpu", {})

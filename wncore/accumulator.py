@@ -16,6 +16,8 @@ from wncore.uncertainty import jackknife_error
 
 COARSE = 128
 """Bins of the histograms that the jackknife subtracts."""
+STATE = 24 * COARSE * 25
+"""Bytes of the histograms of 20 groups and their sums, for one neuron."""
 
 
 class Accumulator:
@@ -58,7 +60,7 @@ class Accumulator:
         assert self.total is not None
         return self._bounds(self.total)
 
-    def columns(self) -> dict[str, NDArray]:
+    def statistics(self) -> dict[str, NDArray]:
         """Return error, moments and the first-token flag, (m,) each."""
         assert self.total is not None
         whole = self._coarsen(self.total)

@@ -5,9 +5,10 @@ and imported only when somebody asks for it by name. How to write one: backends/
 """
 
 from importlib.metadata import EntryPoint, entry_points
+from inspect import Parameter, signature
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
-from wncore.errors import BackendAmbiguous, BackendNotFound, BackendUnavailable
+from wncore.errors import BackendAmbiguous, BackendError, BackendNotFound, BackendUnavailable
 
 GROUP = "wncore.backends"
 Array = Any  # the backend's own array type
@@ -99,11 +100,15 @@ def get_backend(name: str = "numpy", **options: Any) -> Backend:
         As `load`; and `BackendUnavailable` when a dependency is missing or an option is not the backend's.
     """
     cls = load(name)
+    known = signature(cls).parameters
+    unknown = [key for key in options if key not in known]
+    if unknown and not any(parameter.kind is Parameter.VAR_KEYWORD for parameter in known.values()):
+        takes = f"it takes {', '.join(known)}" if known else "it takes none"
+        raise BackendUnavailable(f"backend {name!r} has no option {', '.join(unknown)}; {takes}")
     try:
         return cls(**options)
+    except BackendError:
+        raise
     except ImportError as error:
         hint = getattr(cls, "install_hint", f"pip install 'wncore[{name}]'")
         raise BackendUnavailable(f"backend {name!r} needs {error.name!r}, which is not installed: {hint}") from error
-    except TypeError as error:
-        given = ", ".join(f"{key}={value!r}" for key, value in options.items())
-        raise BackendUnavailable(f"backend {name!r} does not take the options {given}: {error}") from error

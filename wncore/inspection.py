@@ -39,7 +39,7 @@ class Inspection:
         if self.disagreement is not None and not self.disagreement <= (self.tolerance or 0):
             found.append(
                 f"output and input x weight disagree: neuron {self.worst_neuron} by {self.disagreement:.2g} of its "
-                f"norm, and rounding explains {self.tolerance:.1g}; the tensors are of different runs, or a bias is missing"
+                f"norm, and rounding explains {self.tolerance:.1g}; they are of different runs, or a bias is missing"
             )
         if self.zeros is not None and self.lowest is not None and self.highest is not None:
             bounded = self.lowest >= LOWEST_ACTIVATION and self.highest > 4 * abs(self.lowest)

@@ -3,13 +3,14 @@
 They are read from the dump, or computed from its inputs and weights, as floats, without padding, and checked finite.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wncore.backend import Backend
+from wncore.accumulator import STATE
+from wncore.backend import Array, Backend
 from wncore.dumps.header import DTYPES
 from wncore.dumps.layer import Layer, Tokens
 from wncore.dumps.tensor import Tensor, as_floats, is_finite
@@ -17,8 +18,6 @@ from wncore.errors import MemoryBudgetError, NonFiniteError
 
 NARROW = 64
 """Columns that are widened to float32 at a time, at most."""
-STATE = 80_000
-"""Bytes of histograms that scoring keeps for each neuron of a tile."""
 
 
 class _Buffer:
@@ -55,6 +54,7 @@ class Outputs:
         self.dtype = "float64" if wide else "float32"
         self._itemsize = 8 if wide else 4
         self._input: NDArray | None = None
+        self._held: tuple[slice, Array, Array | None] | None = None
 
     def tiles(self) -> Iterator[tuple[slice, NDArray]]:
         """Yield all tokens of a few neurons at a time: (columns, outputs (n, t)), valid until the next is asked for.
@@ -75,7 +75,7 @@ class Outputs:
             if self.tokens.keep[part].any():
                 yield self._batch(part, columns)
 
-    def columns(self, columns: slice, out: NDArray | None = None) -> NDArray:
+    def of(self, columns: slice, out: NDArray | None = None) -> NDArray:
         """Return all tokens of the given neurons, (n, t)."""
         if out is None:
             out = np.empty((self.tokens.count, columns.stop - columns.start), self.dtype)
@@ -85,6 +85,21 @@ class Outputs:
             done += len(part)
             self.tick(0)
         return out
+
+    def neurons(self, chosen: Sequence[int]) -> dict[int, NDArray]:
+        """Return all tokens of single neurons, (n,) each, in one pass; in the order given."""
+        found = {}
+        for columns, tile in self.tiles():
+            found |= {int(k): tile[:, k - columns.start].copy() for k in chosen if columns.start <= k < columns.stop}
+        return {int(k): found[int(k)] for k in chosen}
+
+    def sample(self, columns: slice, count: int) -> NDArray:
+        """Return about `count` tokens of the given neurons, from all over the dump."""
+        kept = np.flatnonzero(self.tokens.keep)
+        step, length = -(-len(kept) // 16), -(-count // 16)
+        starts = [kept[min(first + max(0, step - length) // 3, len(kept) - 1)] for first in range(0, len(kept), step)]
+        parts = [slice(int(start), min(int(start) + length, self.layer.rows)) for start in starts]
+        return np.concatenate([self._batch(part, columns) for part in parts])
 
     def _stored_tiles(self, output: Tensor) -> Iterator[tuple[slice, NDArray]]:
         as_is = output.itemsize == self._itemsize and self.tokens.all_kept
@@ -114,21 +129,21 @@ class Outputs:
         splits = self._split(self.layer.neurons, self._itemsize, spare, whole=True)
         buffer = _Buffer(self.tokens.count, splits, np.dtype(self.dtype))
         for wide in splits:
-            yield wide, self.columns(wide, buffer.of(wide))
+            yield wide, self.of(wide, buffer.of(wide))
         self._input = None
 
     def _split(self, columns: int, itemsize: int, spare: int, whole: bool) -> list[slice]:
         """Cut the columns into tiles that fit beside `spare` bytes; a tile that is scored whole needs room for that."""
-        held, room = self.layer.rows * itemsize, self.memory - spare
+        held, room = self.layer.rows * itemsize + self._weight_bytes(), self.memory - spare
         width = room // held
         if whole:
-            held += min(STATE, self.memory // 4)
+            held += STATE
             width = max(room // (held + self._scratch(1)), (room - self._scratch(columns)) // held)
         if width < 1:
             need = spare + held + self._scratch(1)
             raise MemoryBudgetError(
-                f"{self.layer.name}: one neuron's {self.layer.rows} outputs need {need / 2**20:.0f} MiB at least, and "
-                f"{self.memory / 2**20:.0f} MiB are allowed; give more --memory, or --streaming with --pairs 0"
+                f"{self.layer.name}: one neuron's {self.layer.rows} outputs need {need // 1024 + 1} KiB at least, and "
+                f"{self.memory // 1024} KiB are allowed; give more --memory, or score with --streaming --pairs 0"
             )
         width = width if width < 16 else width // 16 * 16
         count = -(-columns // min(width, columns))
@@ -136,9 +151,18 @@ class Outputs:
         return [slice(a, b) for a, b in pairwise(bounds)]
 
     def _scratch(self, columns: int) -> int:
-        """Bytes for sorting or pairing the neurons that all threads work on at a time, 16 each."""
-        at_a_time = min(columns, 16 * getattr(self.backend, "threads", 1))
-        return at_a_time * self.layer.rows * 2 * self._itemsize
+        """Bytes for sorting or pairing the neurons that are worked on at a time: 16 a thread, or all at once."""
+        threads = getattr(self.backend, "threads", None)
+        if threads is None:
+            return columns * self.layer.rows * 6 * 8  # float64 throughout, and copies
+        return min(columns, 16 * threads) * self.layer.rows * 2 * self._itemsize
+
+    def _weight_bytes(self) -> int:
+        """Bytes of a neuron's weights, as they are read and as they are used; none if outputs are stored."""
+        weight = self.layer.weight
+        if self.layer.output is not None or weight is None:
+            return 0
+        return weight.columns * (weight.itemsize + 2 * self._itemsize)
 
     def _batch_rows(self, width: int) -> int:
         source = self.layer.output or self.layer.input
@@ -146,20 +170,14 @@ class Outputs:
         return max(1, min(self.memory // 8, 2**26) // held)
 
     def _batch(self, rows: slice, columns: slice) -> NDArray:
-        output, weight, bias = self.layer.output, self.layer.weight, self.layer.bias
+        output = self.layer.output
         if output is not None:
             raw = output.read(rows, columns)[self.tokens.keep[rows]]
             output.check_finite(raw)
             return as_floats(raw)
-        assert weight is not None  # a layer that is scored has outputs, or input and weight
-        x = (
-            self._input[self._kept_before(rows.start) : self._kept_before(rows.stop)]
-            if self._input is not None
-            else None
-        )
-        x = self.backend.asarray(self._read_input(rows) if x is None else x, self.dtype)
-        w = self.backend.asarray(self._floats(weight, columns)[None], self.dtype)
-        b = None if bias is None else self.backend.asarray(self._floats(bias, columns)[:, 0], self.dtype)
+        x = self._read_input(rows) if self._input is None else self._input[self._kept(rows)]
+        x = self.backend.asarray(x, self.dtype)
+        w, b = self._parameters(columns)
         labels = self.backend.asarray(np.zeros(len(x), np.int64), "int64")
         y = self.backend.to_numpy(self.backend.routed_linear(x, w, b, labels))
         if not is_finite(y):
@@ -167,6 +185,17 @@ class Outputs:
                 f"{self.layer.name}: outputs computed from input and weight overflow {self.dtype}; scale the input down"
             )
         return y
+
+    def _parameters(self, columns: slice) -> tuple[Array, Array | None]:
+        """Return the weights (1, t, d) and biases (t,) of some neurons, read once for all their tokens."""
+        if self._held is None or self._held[0] != columns:
+            weight, bias = self.layer.weight, self.layer.bias
+            assert weight is not None  # a layer that is scored has outputs, or input and weight
+            self._held = None  # before the next is read
+            w = self.backend.asarray(self._floats(weight, columns)[None], self.dtype)
+            b = None if bias is None else self.backend.asarray(self._floats(bias, columns)[:, 0], self.dtype)
+            self._held = columns, w, b
+        return self._held[1:]
 
     def _read_input(self, rows: slice) -> NDArray:
         source = self.layer.input
@@ -189,5 +218,9 @@ class Outputs:
         tensor.check_finite(raw)
         return as_floats(raw).astype(self.dtype, copy=False)
 
-    def _kept_before(self, row: int) -> int:
-        return row if self.tokens.all_kept else int(np.count_nonzero(self.tokens.keep[:row]))
+    def _kept(self, rows: slice) -> slice:
+        """Where rows of the file lie among the tokens that count."""
+        if self.tokens.all_kept:
+            return rows
+        before = int(np.count_nonzero(self.tokens.keep[: rows.start]))
+        return slice(before, before + int(np.count_nonzero(self.tokens.keep[rows])))

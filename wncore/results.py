@@ -16,7 +16,7 @@ from wncore.files import check_output, replacing
 from wncore.scoring import LayerScore
 
 FORMATS = (".parquet", ".csv", ".json", ".safetensors")
-FLAGS = ("constant", "first_token")
+FLAGS = ("constant", "first_token", "wide_bounds")
 
 
 def score_document(
@@ -42,11 +42,12 @@ def score_document(
         }
         columns = score.columns()
         layer |= {name: _numbers(values) for name, values in columns.items() if name not in FLAGS}
-        layer["flags"] = {name: np.flatnonzero(columns[name]).tolist() for name in FLAGS}
+        layer["flags"] = {name: np.flatnonzero(columns[name]).tolist() if name in columns else None for name in FLAGS}
         if against is not None:
             other = against[1][score.name]
             layer["against"] = {
                 "tokens": other.tokens,
+                "noise_floor": other.noise_floor,
                 "wasserstein": _numbers(other.wasserstein),
                 "wasserstein_error": _numbers(other.wasserstein_error),
             }
@@ -95,6 +96,8 @@ def write_scores(path: Path, scores: Sequence[LayerScore], document: dict[str, A
     check_target(path, force)
     if path.suffix == ".safetensors":
         tensors = {f"{score.name}.{name}": values for score in scores for name, values in score.columns().items()}
+        for score, delta in zip(scores, _changes(document), strict=False):
+            tensors[f"{score.name}.wasserstein_change"] = delta
         described = {key: str(value) for key, value in document.items() if key != "layers"}
         write_tensors(path, tensors, described, force)
         return
@@ -117,10 +120,18 @@ def score_table(scores: Sequence[LayerScore], document: dict[str, Any]) -> dict[
     for name in names:
         parts = [score.columns().get(name, np.full(score.neurons, np.nan)) for score in scores]
         table[name] = np.concatenate(parts)
+    for name in ("tokens", "noise_floor"):
+        table[name] = np.concatenate([np.full(score.neurons, getattr(score, name)) for score in scores])
     if "against" in document:
-        changes = [np.array(layer["wasserstein_change"], float) for layer in document["layers"]]
-        table["wasserstein_change"] = np.concatenate(changes)
+        table["wasserstein_change"] = np.concatenate(_changes(document))
     return table
+
+
+def _changes(document: dict[str, Any]) -> list[NDArray]:
+    """Return each layer's change of distance, none without a second dump."""
+    return (
+        [np.array(layer["wasserstein_change"], float) for layer in document["layers"]] if "against" in document else []
+    )
 
 
 def _write_csv(path: Path, scores: Sequence[LayerScore], document: dict[str, Any]) -> None:

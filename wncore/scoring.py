@@ -7,9 +7,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from wncore.accumulator import COARSE, Accumulator
+from wncore.accumulator import COARSE, STATE, Accumulator
 from wncore.backend import Backend
-from wncore.dumps.layer import Layer
+from wncore.dumps.layer import Layer, Tokens
 from wncore.dumps.tensor import as_floats
 from wncore.histograms import choose_edges
 from wncore.mapping import Mapping, draw_mapping
@@ -21,8 +21,10 @@ from wncore.wasserstein import sampled_distance
 Estimator = Literal["exact", "streaming", "sampled"]
 Progress = Callable[[int], object]
 
-FIRST_BATCH = 4096
-"""Tokens, at most, that place the edges of the bins."""
+SAMPLE = 4096
+"""Tokens, taken from all over a layer, that place the bins of the streaming distance."""
+WIDE = 0.02
+"""Bounds farther apart than this are pointed out."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class LayerScore:
     tokens: int
     neurons: int
     noise_floor: float
-    """Distance that a Gaussian neuron of independent tokens stays under with probability 0.95."""
+    """Distance that a Gaussian neuron of independent tokens stays under with probability 0.95, by this estimator."""
     pairs: int
     """Pairs of tokens behind the mapping difficulty."""
     dropped_pairs: int
@@ -44,7 +46,7 @@ class LayerScore:
     wasserstein: Float
     wasserstein_error: Float
     wasserstein_low: Float
-    """Certified bounds of the exact distance; equal to it where it was computed exactly."""
+    """Certified bounds of the exact distance, equal to it where it was computed; the error is that of the exact too."""
     wasserstein_high: Float
     mapping_difficulty: Float | None
     mapping_difficulty_shuffled: Float | None
@@ -57,8 +59,10 @@ class LayerScore:
     weight_magnitude: Float | None
     """Mean absolute weight."""
     constant: NDArray[np.bool_]
-    first_token: NDArray[np.bool_]
-    """The distance changes by more than three errors without the first token of every sequence."""
+    first_token: NDArray[np.bool_] | None
+    """The distance changes by more than three errors without the first token of every sequence; None: unknown."""
+    wide_bounds: NDArray[np.bool_]
+    """The certified bounds are more than 0.02 apart: the tokens that placed the bins were not like the others."""
 
     def columns(self) -> dict[str, NDArray]:
         """Return the per-neuron columns that are there, by name."""
@@ -104,20 +108,25 @@ def score_layer(
         parts = list(_exact(outputs, mapping, estimator, seed, progress))
     names = dict.fromkeys(name for part in parts for name in part)
     columns = {name: np.concatenate([part[name] for part in parts if name in part]) for name in names}
-    constant = columns["std"] == 0
-    for key in ("wasserstein", "wasserstein_error", "wasserstein_low", "wasserstein_high"):
-        columns[key] = np.where(constant, np.nan, columns[key])
     norm, magnitude = _weight_statistics(layer)
+    constant = columns["std"] <= (0.0 if layer.output is not None or norm is None else _rounding(layer, tokens, norm))
+    for key in ("", "_error", "_low", "_high"):
+        columns[f"wasserstein{key}"] = np.where(constant, np.nan, columns[f"wasserstein{key}"])
+    for key in ("skewness", "excess_kurtosis"):
+        columns[key] = np.where(constant, np.nan, columns[key])
+    first_token = columns.pop("first_token")
     return LayerScore(
         name=layer.name,
         tokens=tokens.count,
         neurons=layer.neurons,
-        noise_floor=noise_floor(tokens.count),
+        noise_floor=noise_floor(tokens.count, estimator=estimator),
         pairs=len(mapping.pairs.left) if mapping else 0,
         dropped_pairs=mapping.pairs.dropped if mapping else 0,
         weight_norm=norm,
         weight_magnitude=magnitude,
         constant=constant,
+        first_token=first_token & ~constant if tokens.first.any() else None,
+        wide_bounds=columns["wasserstein_high"] - columns["wasserstein_low"] > WIDE,
         mapping_difficulty=columns.pop("mapping_difficulty", None),
         mapping_difficulty_shuffled=columns.pop("mapping_difficulty_shuffled", None),
         **columns,
@@ -139,10 +148,11 @@ def _exact(
         state.add(tile, groups, tokens.first)
         part = {"wasserstein": exact, "wasserstein_low": exact, "wasserstein_high": exact}
         if estimator == "sampled":
-            part["wasserstein"] = sampled_distance(tile, seed)
+            blocks = [sampled_distance(tile[:, k : k + 16], seed) for k in range(0, tile.shape[1], 16)]
+            part["wasserstein"] = np.concatenate(blocks)
         if mapping:
             part |= mapping.score(backend, y, tokens.count, outputs.dtype)
-        yield part | _in_unit(state.columns(), exponent)
+        yield part | _in_unit(state.statistics(), exponent)
         progress(tile.size)
 
 
@@ -153,31 +163,30 @@ def _streamed(outputs: Outputs, mapping: Mapping | None, bins: int, progress: Pr
     """
     groups, m = token_groups(outputs.tokens.sequence), outputs.layer.neurons
     count = int(groups[-1]) + 1
-    per_neuron = 24 * (3 * bins + (count + 3) * COARSE)
+    weight = outputs.layer.weight.columns if outputs.layer.weight is not None else 0
+    per_neuron = STATE + 24 * 3 * bins + 8 * (SAMPLE + weight)
     width = max(1, min(m, outputs.memory // 2 // per_neuron))
     rows = max(256, min(2**16, outputs.memory // 4 // (12 * width)))
     for first in range(0, m, width):
         columns = slice(first, min(m, first + width))
-        state, exponent, done = None, None, 0
+        sample, exponent = _comfortable(outputs.sample(columns, SAMPLE))
+        state, done = Accumulator(outputs.backend, choose_edges(sample, bins), count), 0
         for raw in outputs.batches(columns, rows):
-            tile, exponent = _comfortable(raw, exponent)
-            if state is None:
-                state = Accumulator(outputs.backend, choose_edges(tile[:FIRST_BATCH], bins), count)
+            tile, _ = _comfortable(raw, exponent)
             part = slice(done, done + len(tile))
             state.add(tile, groups[part], outputs.tokens.first[part])
             done += len(tile)
             progress(tile.size)
-        assert state is not None  # at least two tokens count
-        assert exponent is not None
         low, high = state.bounds()
         bounds = {"wasserstein": low, "wasserstein_low": low, "wasserstein_high": high}
-        yield bounds | _in_unit(state.columns(), exponent)
+        yield bounds | _in_unit(state.statistics(), exponent)
     if mapping:
         tiles = (_comfortable(raw)[0] for _, raw in outputs.tiles())
-        found = [
-            mapping.score(outputs.backend, outputs.backend.asarray(y, outputs.dtype), len(y), outputs.dtype)
-            for y in tiles
-        ]
+        found = []
+        for y in tiles:
+            native = outputs.backend.asarray(y, outputs.dtype)
+            found.append(mapping.score(outputs.backend, native, len(y), outputs.dtype))
+            progress(0)
         yield {key: np.concatenate([part[key] for part in found]) for key in found[0]}
 
 
@@ -211,3 +220,20 @@ def _weight_statistics(layer: Layer) -> tuple[Float | None, Float | None]:
         norms.append(np.linalg.norm(values, axis=1))
         magnitudes.append(np.abs(values).mean(axis=1))
     return np.concatenate(norms), np.concatenate(magnitudes)
+
+
+def _rounding(layer: Layer, tokens: Tokens, norm: Float) -> Float:
+    """Deviation that rounding alone gives to computed outputs, (m,): sqrt(d) u (||w|| ||x|| + |b|), eightfold.
+
+    A matrix product may round equal inputs differently at the edges of its blocks, so a constant neuron whose outputs
+    are computed need not come out constant. ||x|| is the median over a few tokens.
+    """
+    source, bias = layer.input, layer.bias
+    assert source is not None
+    rows = np.flatnonzero(tokens.keep)[:: max(1, tokens.count // 64)]
+    typical = np.median([np.linalg.norm(as_floats(source.read(slice(row, row + 1))).astype(float)) for row in rows])
+    size = norm * typical
+    if bias is not None:
+        size = size + np.abs(as_floats(bias.read()).astype(float)[:, 0])
+    wide = any(part is not None and part.dtype == "F64" for part in (source, layer.weight, bias))
+    return 8 * np.sqrt(source.columns) * (2.0**-53 if wide else 2.0**-24) * size

@@ -10,12 +10,14 @@ from wncore.histograms import Histogram
 from wncore.normal import Float
 from wncore.streaming import bounds_of
 
-FLOOR = {0.5: 0.80, 0.95: 1.19, 0.99: 1.40, 0.999: 1.66}
-"""Quantiles of sqrt(n) times the distance of n standardised independent Gaussian tokens (simulated,
-benchmarks/noise_floor.py: 20,000 to 250,000 draws at n = 64 to 16,384; they vary by 3 % over that range)."""
+LEVELS = (0.5, 0.95, 0.99, 0.999)
+FLOOR = {"exact": (0.80, 1.19, 1.40, 1.66), "sampled": (1.46, 2.34, 2.85, 3.5)}
+"""Quantiles, at `LEVELS`, of sqrt(n) times the distance of n standardised independent Gaussian tokens, for the exact
+distance and for the sampled estimator. Simulated by benchmarks/noise_floor.py with 20,000 to 250,000 draws at n = 64 to
+16,384; they vary by 3 % over that range."""
 
 
-def noise_floor(tokens: int, level: float = 0.95) -> float:
+def noise_floor(tokens: int, level: float = 0.95, estimator: str = "exact") -> float:
     """Return the distance that a truly Gaussian neuron stays under with probability `level`, in deviations.
 
     Tokens of a text are dependent, so the true floor is somewhat higher: compare a score with its jackknife error too.
@@ -26,11 +28,12 @@ def noise_floor(tokens: int, level: float = 0.95) -> float:
     Raises
     ------
     InputError
-        If the level is not one of 0.5, 0.95, 0.99, 0.999.
+        If the level is not one of `LEVELS`.
     """
-    if level not in FLOOR:
-        raise InputError(f"no noise floor is tabulated for level {level}; choose one of {', '.join(map(str, FLOOR))}")
-    return FLOOR[level] / float(np.sqrt(tokens))
+    if level not in LEVELS:
+        raise InputError(f"no noise floor is tabulated for level {level}; choose one of {', '.join(map(str, LEVELS))}")
+    quantiles = FLOOR["sampled" if estimator == "sampled" else "exact"]
+    return quantiles[LEVELS.index(level)] / float(np.sqrt(tokens))
 
 
 def token_groups(sequence: NDArray[np.int64], groups: int = 20) -> NDArray[np.int64]:
@@ -52,13 +55,13 @@ def token_groups(sequence: NDArray[np.int64], groups: int = 20) -> NDArray[np.in
 def jackknife_error(
     total: Histogram, groups: Sequence[Histogram], bounds: Callable[[Histogram], tuple[Float, Float]] = bounds_of
 ) -> Float:
-    """Standard error of every neuron's distance by the delete-a-group jackknife, (m,); NaN with fewer than two groups.
+    """Standard error of every neuron's distance by the delete-a-group jackknife, (m,).
 
     error^2 = (G - 1) / G sum_g (WD without group g - their mean)^2. Each leave-one-out distance is the lower bound of
     `distance_bounds` on the total histogram minus the group's: nothing is sorted again. Source: Efron & Tibshirani, An
-    Introduction to the Bootstrap (1993), chapter 11.
+    Introduction to the Bootstrap (1993), chapter 11. NaN with fewer than two groups, or two tokens a group.
     """
-    if len(groups) < 2:
+    if len(groups) < 2 or total.tokens < 2 * len(groups):
         return np.full(len(total.counts), np.nan)
     without = np.stack([bounds(total - group)[0] for group in groups])
     spread = np.square(without - without.mean(axis=0)).sum(axis=0)

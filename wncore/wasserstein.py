@@ -25,7 +25,7 @@ def as_outputs(y: ArrayLike) -> Float:
 
 
 def sorted_standardised(y: ArrayLike) -> Float:
-    """Bring each neuron's outputs to mean 0 and population deviation 1, and sort them: (n, m) -> (m, n), a row a neuron.
+    """Bring each neuron's outputs to mean 0 and population deviation 1, and sort them: (n, m) -> (m, n).
 
     A constant neuron becomes zeros. No digits are lost to the neuron's unit or offset: it is divided by a power of
     two, so that squares neither overflow nor underflow, and its middle value is subtracted first.
@@ -61,11 +61,11 @@ def gaussian_distance(y: ArrayLike) -> Float:
     """
     z = sorted_standardised(y)
     n = z.shape[1]
-    edges, _ = quantile_cells(n)
+    edges, means = quantile_cells(n)
     low, high = edges[:-1], edges[1:]
     share = np.arange(n + 1) / n  # Phi at the edges
-    t = np.clip(z, low, high)
-    cells = z * (2 * ndtr(t) - share[:-1] - share[1:]) + 2 * density(t) - density(low) - density(high)
+    crossed = z * (2 * ndtr(z) - share[:-1] - share[1:]) + 2 * density(z) - density(low) - density(high)
+    cells = np.where((low < z) & (z < high), crossed, np.abs(z / n - means))  # outside of its cell z loses no digits
     return np.where(z[:, 0] == z[:, -1], 0.0, cells.sum(axis=1))
 
 

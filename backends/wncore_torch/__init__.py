@@ -99,14 +99,14 @@ class TorchBackend:
     ) -> tuple["Tensor", "Tensor"]:
         """Follow `wncore.streaming.distance_bounds` line by line; that module explains it."""
         torch, real = self.torch, self.torch.finfo(self.torch.float64)
-        bins, middle, unit = edges.shape[1] - 1, edges.shape[1] // 2, edges[:, -1:] - edges[:, :1]
-        n = counts.sum(1, keepdim=True)
-        s1, s2 = powers[:, 0, None] / n, powers[:, 1, None] / n
-        variance = s2 - s1**2
-        live = variance > 16 * real.eps * s2
-        std = torch.where(live, unit * variance.clamp(min=0).sqrt(), 1.0)
-        mean = edges[:, middle, None] + unit * s1
-        z, heights = (edges - mean) / std, sums / (n * std)
+        n, bins = counts.sum(1, keepdim=True), edges.shape[1] - 1
+        centre, unit = edges[:, (bins + 1) // 2, None], edges[:, -1:] - edges[:, :1]
+        first, second = powers[:, :1] / n, powers[:, 1:2] / n
+        variance = second - first**2
+        known = variance > 4 * real.eps * n * second
+        variance = torch.where(known, variance, 1.0)
+        std = unit * variance.sqrt()
+        z, heights = ((edges - centre) - unit * first) / std, sums / (n * std)
 
         f = counts[:, :-1].cumsum(1).double() / n  # sums of integers are exact on every device
         g, g_integral, h = torch.special.ndtr(z), _cdf_integral(torch, z), z.diff(dim=1)
@@ -126,11 +126,11 @@ class TorchBackend:
         gauss = torch.stack([g_integral[:, 0], _cdf_integral(torch, -z[:, -1])])
         low = gap.sum(1) + (tails - gauss).abs().sum(0)
         high = (gap + open_area).sum(1) + (tails + gauss).sum(0)
-        reach = 1 + z.abs().amax(1) + z[:, middle] ** 2 + (mean / std).abs()[:, 0]
+        reach = 1 + z.abs().amax(1) + (second / variance)[:, 0]
         rounding = 4 * real.eps * (n[:, 0] + bins) * reach
         low, high = (low - rounding).clamp(min=0), (high + rounding).clamp(max=math.sqrt(2))
-        unresolved = (powers[:, 1] > 0).double() * math.sqrt(2)
-        return torch.where(live[:, 0], low, 0.0), torch.where(live[:, 0], high, unresolved)
+        unknown = (second[:, 0] > 0).double() * math.sqrt(2)
+        return torch.where(known[:, 0], low, 0.0), torch.where(known[:, 0], high, unknown)
 
     def mapping_difficulty(self, x: "Tensor", y: "Tensor", left: "Tensor", right: "Tensor") -> "Tensor":
         """Take medians from sorted differences: torch.median is the lower of two middles."""

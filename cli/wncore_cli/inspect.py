@@ -24,7 +24,6 @@ def inspect(
     length: int | None,
     backend: str,
     device: str | None,
-    seed: int,
     memory: int,
     threads: int | None,
     quiet: bool,

@@ -23,7 +23,10 @@ class Size(click.ParamType):
         found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", value)
         if not found or found[2].lower() not in UNITS:
             self.fail(f"{value!r} is no size; write 512MiB or 2GiB", param, ctx)
-        return int(float(found[1]) * UNITS[found[2].lower()])
+        size = int(float(found[1]) * UNITS[found[2].lower()])
+        if size < 2**20:
+            self.fail(f"{value!r} is too little; 1MiB is the least", param, ctx)
+        return size
 
 
 def common(command: Callable) -> Callable:
@@ -38,7 +41,6 @@ def common(command: Callable) -> Callable:
                 help="Who does the arithmetic.",
             ),
             click.option("--device", help="Device of the backend, for those that have one: cuda, cuda:1."),
-            click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of all that is random."),
             click.option("--memory", default="1GiB", show_default=True, type=Size(), help="To hold data in."),
             click.option("--threads", type=click.IntRange(1), help="Default: all cores of this process."),
             click.option("--quiet", is_flag=True, help="No progress and no notes on stderr."),

@@ -56,15 +56,17 @@ def _distances(make: Any, score: "LayerScore") -> Any:
     figure = make(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     live = score.wasserstein[~score.constant]
+    axes.set_title(_title(f"{score.name}: {score.neurons} neurons, {score.tokens} tokens"))
+    _quiet(axes)
+    if not len(live):
+        axes.text(0.5, 0.5, "every neuron is constant", transform=axes.transAxes, ha="center")
+        return figure
     top = score.wasserstein[score.top(max(1, round(0.03 * len(live))))]
     axes.hist(live, bins=min(100, max(10, len(live) // 12)), color=BLUE)
     axes.axvline(score.noise_floor, color=GREY, linestyle="--", label=f"noise floor {score.noise_floor:.4f}")
-    if len(top):
-        axes.axvline(top[-1], color=ORANGE, label=f"top 3 % of neurons, from {top[-1]:.3f}")
+    axes.axvline(top[-1], color=ORANGE, label=f"top 3 % of neurons, from {top[-1]:.3f}")
     axes.set_yscale("log")
     axes.set(xlabel="Wasserstein distance to a Gaussian (deviations)", ylabel="neurons", xlim=(0, None))
-    axes.set_title(_title(f"{score.name}: {score.neurons} neurons, {score.tokens} tokens"))
-    _quiet(axes)
     axes.legend(frameon=False)
     return figure
 
@@ -79,8 +81,7 @@ def _neurons(make: Any, layer: Any, score: "LayerScore", backend: Any, settings:
     figure = make(figsize=(10, 5.6), layout="constrained")
     panels = figure.subplots(2, 3, sharex=True).ravel()
     grid = np.linspace(-5, 5, 401)
-    for axes, neuron in zip(panels, score.top(6), strict=False):
-        y = outputs.columns(slice(int(neuron), int(neuron) + 1))[:, 0].astype(float)
+    for axes, (neuron, y) in zip(panels, outputs.neurons(score.top(6)).items(), strict=False):
         z = (y - score.mean[neuron]) / score.std[neuron]
         axes.hist(z, bins=np.linspace(-5, 5, 101), density=True, color=BLUE)
         axes.plot(grid, density(grid), color=ORANGE, linewidth=1.5)
@@ -102,7 +103,9 @@ def _difficulty(make: Any, score: "LayerScore") -> Any:
     figure = make(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
     shuffled, true = score.mapping_difficulty_shuffled, score.mapping_difficulty
-    axes.scatter(score.wasserstein, shuffled, s=10, color=GREY, alpha=0.6, linewidths=0, label="outputs shuffled")
+    axes.scatter(
+        score.wasserstein, shuffled, s=10, color=GREY, alpha=0.6, linewidths=0, label="inputs shuffled (control)"
+    )
     axes.scatter(score.wasserstein, true, s=10, color=BLUE, alpha=0.7, linewidths=0, label="as measured")
     axes.set(xlabel="Wasserstein distance to a Gaussian (deviations)", ylabel="mapping difficulty", xlim=(0, None))
     axes.set_title(_title(f"{score.name}: mapping difficulty, {score.pairs} pairs"))

@@ -1,14 +1,13 @@
 """``wncore score``: distances, errors and statistics of every neuron."""
 
-from collections.abc import Sequence
 from contextlib import closing
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from wncore_cli import options, printable
-from wncore_cli.tables import number, table
 
 if TYPE_CHECKING:
     from wncore.scoring import LayerScore
@@ -48,6 +47,7 @@ if TYPE_CHECKING:
     help="Leave out the first tokens of every sequence.",
 )
 @click.option("--length", type=click.IntRange(1), help="Tokens of a sequence, for dumps that do not say.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the pairs and of the sample.")
 @options.common
 def score(
     sources: tuple[Path, ...],
@@ -70,7 +70,7 @@ def score(
     threads: int | None,
     quiet: bool,
 ) -> None:
-    r"""Score every neuron by the Wasserstein distance of its outputs to a Gaussian.
+    """Score every neuron by the Wasserstein distance of its outputs to a Gaussian.
 
     SOURCES are safetensors dumps: files, an index of shards, or folders of them, taken together as one dump.
 
@@ -81,7 +81,7 @@ def score(
     wncore score acts.safetensors
     wncore score dump/ --layer '*.up_proj' --top 20 -o scores.parquet
     wncore score dense.safetensors --against sparse.safetensors
-    """
+    """  # noqa: D301
     from wncore.dumps import open_dump
     from wncore.results import check_target, score_document, to_json, write_scores
 
@@ -97,24 +97,24 @@ def score(
     settings = {"seed": seed, "skip_tokens": skip_tokens, "pairs": pairs, "estimator": estimator, "memory": memory}
 
     if not quiet:
-        for note in [*dump.notes[:20], *_left_out(dump, layers, chosen)]:
+        for note in _notes(dump, layers, chosen, other, rivals):
             click.echo(f"note: {printable(note)}", err=True)
     scores = _run([*chosen, *rivals.values()], engine, settings, quiet)
     dense, sparse = scores[: len(chosen)], {score.name: score for score in scores[len(chosen) :]}
-    described = {"version": _version(), "backend": backend, **{k: v for k, v in settings.items() if k != "memory"}}
-    second = (str(against), sparse) if other else None
-    document = score_document(dump.source, dense, described, second)
+    described = {"version": version("wncore"), "backend": backend, **settings}
+    del described["memory"]
+    document = score_document(dump.source, dense, described, (str(against), sparse) if other else None)
     if output:
         write_scores(output, dense, document, force)
+    if as_json:
+        click.echo(to_json(document))
+    else:
+        _print(dense, sparse, top)
     if pictures:
         from wncore_cli import plots
 
         for layer, result, files in zip(chosen, dense, pictures, strict=True):
             plots.draw(layer, result, engine, settings, files, force)
-    if as_json:
-        click.echo(to_json(document))
-    else:
-        _print(dense, sparse, top)
 
 
 def _choose(dump: Any, patterns: tuple[str, ...]) -> list:
@@ -123,10 +123,20 @@ def _choose(dump: Any, patterns: tuple[str, ...]) -> list:
     return scorable_layers(dump, options.match_layers(list(dump.layers), patterns))
 
 
-def _left_out(dump: Any, patterns: tuple[str, ...], chosen: list) -> list[str]:
+def _notes(dump: Any, patterns: tuple[str, ...], chosen: list, other: Any, rivals: dict[str, Any]) -> list[str]:
+    """Say what is passed over, and what makes a comparison unfair."""
+    notes = [*dump.notes[:20], *(other.notes[:20] if other else [])]
     names = {layer.name for layer in chosen}
     rest = [name for name in options.match_layers(list(dump.layers), patterns) if name not in names]
-    return [f"{len(rest)} layers have weights only and are left out: {', '.join(rest[:3])}"] if rest else []
+    if rest:
+        notes.append(f"{len(rest)} layers have weights only and are left out: {', '.join(rest[:3])}")
+    uneven = [layer.name for layer in chosen if rivals and rivals[layer.name].rows != layer.rows]
+    if uneven:
+        notes.append(
+            f"the two dumps have different numbers of tokens for {', '.join(uneven[:3])}; fewer tokens raise the "
+            f"distance of every neuron (see the noise floors)"
+        )
+    return notes
 
 
 def _rivals(chosen: list, other: Any) -> dict[str, Any]:
@@ -163,7 +173,8 @@ def _run(layers: list, engine: Any, settings: dict[str, Any], quiet: bool) -> li
 
     from wncore.scoring import score_layer
 
-    total = sum(layer.rows * layer.neurons for layer in layers)
+    counts = [layer.tokens(settings["skip_tokens"]).count for layer in layers]  # bad masks are found before any work
+    total = sum(count * layer.neurons for count, layer in zip(counts, layers, strict=True))
     bar = tqdm(total=total, unit=" outputs", unit_scale=True, delay=2, disable=True if quiet else None, leave=False)
     with closing(bar):
         results = []
@@ -173,105 +184,12 @@ def _run(layers: list, engine: Any, settings: dict[str, Any], quiet: bool) -> li
     return results
 
 
-def _print(scores: Sequence["LayerScore"], against: dict[str, "LayerScore"], top: int) -> None:
-    import numpy as np
+def _print(scores: list["LayerScore"], against: dict[str, "LayerScore"], top: int) -> None:
+    from wncore_cli.score_tables import change_table, flag_lines, layers_table, top_table
 
-    head = ["layer", "neurons", "tokens", "median WD", "largest WD", "noise floor", "above it"]
-    rows = []
-    for one in scores:
-        live = one.wasserstein[~one.constant]
-        middle, largest = (float(np.median(live)), float(live.max())) if len(live) else (None, None)
-        share = one.share_above_floor()
-        rows.append(
-            [
-                one.name,
-                f"{one.neurons}",
-                f"{one.tokens}",
-                number(middle),
-                number(largest),
-                number(one.noise_floor),
-                "-" if share != share else f"{share:.1%}",
-            ]
-        )
-    click.echo(table(head, rows))
-    if top:
-        click.echo("\n" + _top_table(scores, top))
-    if against:
-        click.echo("\n" + _change_table(scores, against, top))
-    for one in scores:
-        for flag, meaning in (
-            ("constant", "are constant"),
-            ("first_token", "change without the first token of a sequence"),
-        ):
-            found = np.flatnonzero(getattr(one, flag))
-            if len(found):
-                shown = ", ".join(map(str, found[:8])) + (", ..." if len(found) > 8 else "")
-                click.echo(f"{printable(one.name)}: {len(found)} neurons {meaning}: {shown}")
-
-
-def _top_table(scores: Sequence["LayerScore"], top: int) -> str:
-    ranked = sorted(((one.wasserstein[i], one, i) for one in scores for i in one.top(top)), key=lambda item: -item[0])
-    bounded = any((one.wasserstein_low != one.wasserstein_high)[~one.constant].any() for one in scores)
-    mapped = any(one.mapping_difficulty is not None for one in scores)
-    head = [
-        "most entangled",
-        "neuron",
-        "WD",
-        "+-",
-        *(["low", "high"] if bounded else []),
-        *(["MD", "MD shuffled"] if mapped else []),
-        "skewness",
-        "kurtosis",
-    ]
-    rows = []
-    for distance, one, i in ranked[:top]:
-        row = [one.name, f"{i}", number(distance), number(one.wasserstein_error[i])]
-        row += [number(one.wasserstein_low[i]), number(one.wasserstein_high[i])] if bounded else []
-        row += (
-            [
-                number(None if column is None else column[i], 2)
-                for column in (one.mapping_difficulty, one.mapping_difficulty_shuffled)
-            ]
-            if mapped
-            else []
-        )
-        rows.append([*row, number(one.skewness[i], 2), number(one.excess_kurtosis[i], 2)])
-    return table(head, rows)
-
-
-def _change_table(scores: Sequence["LayerScore"], against: dict[str, "LayerScore"], top: int) -> str:
-    import numpy as np
-
-    from wncore.results import change
-
-    summary, ranked = [], []
-    for one in scores:
-        other = against[one.name]
-        delta = change(one, other)
-        known = np.flatnonzero(np.isfinite(delta))
-        middle = float(np.median(delta[known])) if len(known) else None
-        falls = float(np.mean(delta[known] < 0)) if len(known) else None
-        summary.append([one.name, number(middle), "-" if falls is None else f"{falls:.1%}"])
-        ranked += [(delta[i], one, other, i) for i in known[np.argsort(-np.abs(delta[known]), kind="stable")][:top]]
-    ranked.sort(key=lambda item: -abs(item[0]))
-    rows = [
-        [
-            one.name,
-            f"{i}",
-            number(one.wasserstein[i]),
-            number(other.wasserstein[i]),
-            f"{gap:+.4f}",
-            number(float(np.hypot(one.wasserstein_error[i], other.wasserstein_error[i]))),
-        ]
-        for gap, one, other, i in ranked[:top]
-    ]
-    parts = [table(["change", "median", "falls for"], summary)]
-    if rows:
-        parts.append(table(["most changed", "neuron", "WD", "against", "change", "+-"], rows))
-    return "\n\n".join(parts)
-
-
-def _version() -> str:
-    from importlib.metadata import version
-
-    return version("wncore")
+    parts = [layers_table(scores)]
+    parts += [top_table(scores, top)] if top else []
+    parts += [change_table(scores, against, top)] if against else []
+    click.echo("\n\n".join(parts))
+    for line in flag_lines(scores):
+        click.echo(line)

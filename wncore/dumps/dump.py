@@ -76,7 +76,10 @@ def open_dump(*sources: str | Path, length: int | None = None) -> Dump:
     for header in headers:
         for name, entry in header.tensors.items():
             _recognise(header, name, entry, found)
-    length = _sequence_length(metadata) or length
+    stated = _sequence_length(metadata)
+    if stated and length and stated != length:
+        raise InputError(f"the dump says that a sequence has {stated} tokens, and you say {length}; leave --length out")
+    length = stated or length
     layers = {name: _layer(name, parts, found, length) for name, parts in found.parts.items()}
     _share_inputs(layers, metadata)
     kept = {name: layers[name] for name in sorted(layers, key=by_number)}

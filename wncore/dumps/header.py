@@ -115,18 +115,19 @@ def open_regular(path: Path) -> Generator[FileIO, None, None]:
         If it is missing, not a regular file, or cannot be read, or reading it fails within the block.
     """
     try:
-        regular = stat.S_ISREG(path.stat().st_mode)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise DumpError(f"there is no file {path}") from error
-    except (OSError, ValueError) as error:
-        raise DumpError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    if not regular:
-        raise DumpError(f"{path} is not a regular file; give a .safetensors file, an index or a folder of them")
-    try:
+        _demand_regular(path, path.stat())
         with FileIO(path, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+            _demand_regular(path, os.fstat(file.fileno()))  # it may have been replaced meanwhile
             yield file
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise DumpError(f"there is no file {path}; name another") from error
     except OSError as error:
-        raise DumpError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise DumpError(f"{path} cannot be read: {error.strerror or error}; name another file") from error
+
+
+def _demand_regular(path: Path, state: os.stat_result) -> None:
+    if not stat.S_ISREG(state.st_mode):
+        raise DumpError(f"{path} is not a regular file; give a .safetensors file, an index or a folder of them")
 
 
 def stamp(file: FileIO) -> tuple[int, int]:

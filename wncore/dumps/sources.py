@@ -29,7 +29,7 @@ def find_files(sources: Sequence[Path]) -> dict[Path, set[str]]:
     seen: set[str] = set()
     for source in sources:
         if "\0" in str(source):
-            raise DumpError(f"there is no file {source}")
+            raise DumpError(f"there is no file {source}; name another")
         for file, names in _files_of(source).items():
             real = os.path.realpath(file)
             if real in seen:

@@ -82,6 +82,10 @@ def write_dump(
     for name, array in arrays.items():
         if array.ndim == 0 or array.size == 0:
             raise ShapeError(f"{name} has the shape {array.shape}; a tensor of a dump holds at least one row")
+        if len(name) > LONGEST_NAME:
+            raise InputError(
+                f"{name[:80]}... is a name of {len(name)} characters; {LONGEST_NAME} can be read, choose another"
+            )
     metadata = {"wncore.schema": "1", "wncore.model": model, "wncore.text": text}
     if sequence_length is not None:
         metadata["wncore.sequence_length"] = str(sequence_length)
@@ -98,8 +102,8 @@ def _header(path: Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[st
     content: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
     offset = 0
     for name, array in _in_order(arrays):
-        if name in ("", "__metadata__") or len(name) > LONGEST_NAME:
-            raise InputError(f"{path}: {name[:80]!r} cannot be the name of a tensor; choose another")
+        if name in ("", "__metadata__"):
+            raise InputError(f"{path}: {name!r} cannot be the name of a tensor; choose another")
         if _stored(array) not in NAMES:
             raise ShapeError(f"{name} has the dtype {array.dtype}; what can be stored: {' '.join(NAMES.values())}")
         content[name] = {

@@ -1,5 +1,0 @@
-import sys
-
-from wncore import histograms
-
-sys.modules[__name__] = histograms

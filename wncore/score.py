@@ -1,5 +1,0 @@
-import sys
-
-from wncore import scoring
-
-sys.modules[__name__] = scoring

@@ -162,7 +162,7 @@ def raw_headers() -> Iterator[Case]:
         '{"fc.output":{"dtype":"F32","shape":[4,2],"data_offsets":[32,64],"data_offsets":[0,32]},"b.output":' + B + "}",
         *[f'{{"fc.output":{A[:-1]},"extra":{extra}}},"b.output":{B}}}' for extra in (
             "1", "NaN", "Infinity", "-Infinity", "1e999", "-0", "1" * 5000, '"\\ud800"', "[" * 100 + "]" * 100, "nan",
-            '{"a":1,"a":2}', "'x'", "01", "1.", ".5", "+1", "0x10", "tru", "True", '"\n"', '"\\x41"', '"\\u12"')],
+            '{"a":1,"a":2}', "'x'", "01", "1.", ".5", "+1", "0x10", "tr", "True", '"\n"', '"\\x41"', '"\\u12"')],
         *[f'{{"fc.output":{A.replace("[4,2]", shape)},"b.output":{B}}}' for shape in (
             "[4,2,]", "[,4,2]", "[4 2]", "[4,-0]", "[NaN,2]", "[4,Infinity]", "[4,2e0]", "[4,2.0]", "[04,2]", "[+4,2]",
             "[4,0x2]", "[" + "4" * 5000 + ",2]", "(4,2)", "[4,2", "4,2]", "[4,true]", "[" * DEEP + "]" * DEEP)],

@@ -171,3 +171,11 @@ def test_all_constant_layers_can_be_drawn(run, tmp_path):
     pytest.importorskip("matplotlib")
     write_dump(tmp_path / "flat.safetensors", {"l.output": np.ones((64, 3), np.float32)})
     assert run("score", tmp_path / "flat.safetensors", "--plot", tmp_path / "pictures")[0] == 0
+
+
+def test_the_dump_itself_is_not_replaced_by_its_scores(run, dump):
+    before = dump.read_bytes()
+    code, _, err = run("score", dump, "-o", dump, "--force")
+    assert code == 1
+    assert "is part of the dump" in err
+    assert dump.read_bytes() == before

@@ -25,9 +25,15 @@ class TestTokens:
         assert tokens.sequence.tolist() == [0, 0, 0, 1, 1, 1]
         assert tokens.first.tolist() == [True, False, False] * 2
 
-    def test_the_metadata_name_the_length_and_come_before_the_option(self, tmp_path):
+    @pytest.mark.parametrize("length", [None, 4])
+    def test_the_metadata_name_the_length(self, tmp_path, length):
         path = write(tmp_path / "a.safetensors", {"fc.output": Y}, sequence_length="4")
-        assert only(open_dump(path, length=3)).tokens().sequence.tolist() == [0, 0, 0, 0, 1, 1]
+        assert only(open_dump(path, length=length)).tokens().sequence.tolist() == [0, 0, 0, 0, 1, 1]
+
+    def test_an_option_that_contradicts_the_metadata_is_refused(self, tmp_path):
+        path = write(tmp_path / "a.safetensors", {"fc.output": Y}, sequence_length="4")
+        with pytest.raises(InputError, match="says that a sequence has 4 tokens, and you say 3; leave --length out"):
+            open_dump(path, length=3)
 
     def test_the_option_names_the_length_where_the_dump_does_not(self, tmp_path):
         path = write(tmp_path / "a.safetensors", {"fc.output": Y})

@@ -5,8 +5,8 @@ Over p disjoint random pairs of tokens (i, j),
     MD = mean over pairs of (|y_i - y_j| / median |dy|) / (||x_i - x_j||_2 / max ||dx||_2),
 
 the median over a neuron's pairs, the maximum over the layer's, x and y as they are. Source: arXiv:2405.15756 and its
-public code (50,000 pairs). Even with y shuffled against x a Gaussian neuron has E|dy| / median|dy| = 1.183, and one with
-heavy tails more, so part of any correlation between MD and the Wasserstein distance is mechanical: report the shuffled
+public code (50,000 pairs). Even with y shuffled against x a Gaussian neuron has E|dy| / median|dy| = 1.183, and with
+heavy tails more, so part of any correlation of MD and the Wasserstein distance is mechanical: report the shuffled
 MD beside it.
 """
 

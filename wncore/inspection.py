@@ -6,6 +6,7 @@ import numpy as np
 
 from wncore.backend import Backend
 from wncore.dumps.layer import Layer
+from wncore.norms import norms
 from wncore.outputs import Outputs
 
 UNIT = {"F64": 2.0**-53, "F32": 2.0**-24, "F16": 2.0**-11, "BF16": 2.0**-8}
@@ -82,14 +83,14 @@ def inspect_layer(layer: Layer, backend: Backend, memory: int = 2**30) -> Inspec
         zeros += int(np.count_nonzero(y == 0))
         lowest, highest = min(lowest, float(y.min())), max(highest, float(y.max()))
         if other is not None:
-            wide = y.astype(np.float64)
-            gap += np.square(wide - next(other)).sum(axis=0)
-            norm += np.square(wide).sum(axis=0)
+            with np.errstate(over="ignore"):
+                gap = np.hypot(gap, norms(y - next(other).astype(np.float64), axis=0))
+            norm = np.hypot(norm, norms(y, axis=0))
     share = zeros / (tokens.count * m)
     if computed is None:
         return Inspection(layer.name, tokens.count, padding, None, None, None, share, lowest, highest)
-    relative = np.sqrt(gap / np.where(norm > 0, norm, 1.0))
-    relative = np.where((norm == 0) & (gap > 0), np.inf, relative)
+    relative = np.where(gap > 0, gap, 0.0) / np.where(norm > 0, norm, 1.0)
+    relative = np.where((norm == 0) & (gap > 0) | np.isnan(gap), np.inf, relative)
     worst = int(np.argmax(relative))
     parts = [part.dtype for part in (layer.input, layer.weight, layer.bias, layer.output) if part is not None]
     tolerance = 16 * max(UNIT.get(dtype, 0.125) for dtype in parts)

@@ -10,6 +10,7 @@ from wncore.difficulty import Pairs, draw_pairs
 from wncore.dumps.layer import Tokens
 from wncore.dumps.tensor import Tensor, as_floats
 from wncore.normal import Float
+from wncore.norms import norms
 
 
 @dataclass(frozen=True)
@@ -52,9 +53,10 @@ def _score(backend: Backend, y: Array, tokens: int, dtype: str, pairs: Pairs, di
 
 
 def _drop(pairs: Pairs, distances: Float) -> tuple[Pairs, Float]:
-    apart = distances > 0
-    relative = distances[apart] / distances.max(initial=1e-300)  # the unit does not matter, and float32 ends at 1e38
-    return Pairs(pairs.left[apart], pairs.right[apart], int((~apart).sum())), relative
+    """Leave out pairs of equal inputs; distances become relative, since their unit does not matter and float32 ends."""
+    relative = distances / (distances.max(initial=0.0) or 1.0)
+    apart = relative > 2.0**-120
+    return Pairs(pairs.left[apart], pairs.right[apart], int((~apart).sum())), relative[apart]
 
 
 def _input_distances(source: Tensor, left: NDArray, right: NDArray, memory: int) -> Float:
@@ -62,6 +64,7 @@ def _input_distances(source: Tensor, left: NDArray, right: NDArray, memory: int)
     place = np.full(source.rows, -1, np.int64)
     place[left], place[right] = np.arange(len(left)), np.arange(len(left)) + len(left)
     width = max(1, min(source.columns, memory // 4 // (16 * max(1, len(left)))))
+    unit = 2.0**-64 if source.dtype == "F64" else 1.0  # a difference of two numbers of 1e308 is none
     distances = np.zeros(len(left))
     for first in range(0, source.columns, width):
         channels = slice(first, min(source.columns, first + width))
@@ -71,12 +74,9 @@ def _input_distances(source: Tensor, left: NDArray, right: NDArray, memory: int)
             if wanted.any():
                 raw = source.read(rows, channels)[wanted]
                 source.check_finite(raw)
-                held[place[rows][wanted]] = as_floats(raw)
+                held[place[rows][wanted]] = as_floats(raw) * unit
         for start in range(0, len(left), 1024):
             part = slice(start, min(len(left), start + 1024))
-            gap = held[part].astype(np.float64)
-            gap -= held[len(left) + part.start : len(left) + part.stop]
-            size = np.abs(gap).max(axis=1)
-            gap /= np.where(size > 0, size, 1.0)[:, None]
-            distances[part] = np.hypot(distances[part], size * np.sqrt(np.square(gap).sum(axis=1)))
+            gap = held[part] - held[len(left) + part.start : len(left) + part.stop].astype(np.float64)
+            distances[part] = np.hypot(distances[part], norms(gap, axis=1))
     return distances

@@ -3,7 +3,7 @@
 They are read from the dump, or computed from its inputs and weights, as floats, without padding, and checked finite.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 
 import numpy as np
@@ -86,7 +86,7 @@ class Outputs:
             self.tick(0)
         return out
 
-    def neurons(self, chosen: Sequence[int]) -> dict[int, NDArray]:
+    def neurons(self, chosen: Iterable[int]) -> dict[int, NDArray]:
         """Return all tokens of single neurons, (n,) each, in one pass; in the order given."""
         found = {}
         for columns, tile in self.tiles():

@@ -29,4 +29,6 @@ class NumpyBackend:
 
     def routed_linear(self, x: np.ndarray, weights: np.ndarray, bias: Any, labels: np.ndarray) -> np.ndarray:
         """Compute in float64, round once to the input's dtype."""
-        return routing.routed_linear(x, weights, bias, labels).astype(x.dtype)
+        outputs = routing.routed_linear(x, weights, bias, labels)
+        with np.errstate(over="ignore"):
+            return outputs.astype(x.dtype)

@@ -103,7 +103,7 @@ def write_scores(path: Path, scores: Sequence[LayerScore], document: dict[str, A
         return
     with replacing(path, force) as temporary:
         if path.suffix == ".json":
-            temporary.write_text(to_json(document) + "\n")
+            temporary.write_text(to_json(document) + "\n", encoding="utf-8")
         elif path.suffix == ".csv":
             _write_csv(temporary, scores, document)
         else:
@@ -137,7 +137,7 @@ def _changes(document: dict[str, Any]) -> list[NDArray]:
 def _write_csv(path: Path, scores: Sequence[LayerScore], document: dict[str, Any]) -> None:
     table = score_table(scores, document)
     columns = [_numbers(values) if values.dtype.kind == "f" else values.tolist() for values in table.values()]
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(table)
         writer.writerows(zip(*columns, strict=True))

@@ -83,6 +83,7 @@ def score(
     wncore score dense.safetensors --against sparse.safetensors
     """  # noqa: D301
     from wncore.dumps import open_dump
+    from wncore.errors import InputError
     from wncore.results import check_target, score_document, to_json, write_scores
 
     estimator = "streaming" if streaming else estimator
@@ -93,17 +94,21 @@ def score(
     pictures = _pictures(plot, [layer.name for layer in chosen], force)
     other = open_dump(against, length=length) if against else None
     rivals = _rivals(chosen, other) if other else {}
+    if output and output.resolve() in {path.resolve() for path in [*dump.files, *(other.files if other else [])]}:
+        raise InputError(f"{output} is part of the dump that is read; write the scores to another file")
     engine = options.make_backend(backend, device, threads)
     settings = {"seed": seed, "skip_tokens": skip_tokens, "pairs": pairs, "estimator": estimator, "memory": memory}
 
+    scores = _run([*chosen, *rivals.values()], engine, settings, quiet)
     if not quiet:
         for note in _notes(dump, layers, chosen, other, rivals):
             click.echo(f"note: {printable(note)}", err=True)
-    scores = _run([*chosen, *rivals.values()], engine, settings, quiet)
     dense, sparse = scores[: len(chosen)], {score.name: score for score in scores[len(chosen) :]}
     described = {"version": version("wncore"), "backend": backend, **settings}
     del described["memory"]
-    document = score_document(dump.source, dense, described, (str(against), sparse) if other else None)
+    document = score_document(
+        printable(dump.source), dense, described, (printable(str(against)), sparse) if other else None
+    )
     if output:
         write_scores(output, dense, document, force)
     if as_json:

@@ -62,7 +62,7 @@ def open_dump(*sources: str | Path, length: int | None = None) -> Dump:
     DumpError
         If a file is damaged, or the tensors of a layer do not fit together, or there is no layer.
     InputError
-        If `length` is not positive.
+        If `length` is not positive, or not what the dump says.
     """
     if length is not None and length < 1:
         raise InputError(f"a sequence has at least one token; got a length of {length}")

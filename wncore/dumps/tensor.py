@@ -150,5 +150,7 @@ def finite(array: NDArray[Any]) -> NDArray[np.bool_]:
 def as_floats(array: NDArray[Any]) -> NDArray[Any]:
     """Widen to the dtype of arithmetic, exactly: float64 stays, everything narrower becomes float32."""
     if array.dtype == ml_dtypes.bfloat16:  # the upper half of a float32
-        return (array.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+        wide = array.view(np.uint16).astype(np.uint32)
+        wide <<= 16
+        return wide.view(np.float32)
     return array.astype(np.float64 if array.dtype == np.float64 else np.float32, copy=False)

@@ -81,7 +81,8 @@ class NumbaBackend(NumpyBackend):
 
     def routed_linear(self, x: np.ndarray, weights: np.ndarray, bias: Any, labels: np.ndarray) -> np.ndarray:
         """Let BLAS multiply, expert by expert, in the input's dtype."""
-        with self._blas.limit(limits=self.threads, user_api="blas"):
+        quiet = np.errstate(over="ignore", invalid="ignore")  # who asks looks for infinity
+        with quiet, self._blas.limit(limits=self.threads, user_api="blas"):
             if len(weights) == 1:
                 out = x @ weights[0].T
             else:
@@ -89,8 +90,8 @@ class NumbaBackend(NumpyBackend):
                 for expert, weight in enumerate(weights):
                     mine = np.flatnonzero(labels == expert)
                     out[mine] = x[mine] @ weight.T
-        if bias is not None:
-            out += bias
+            if bias is not None:
+                out += bias
         return out
 
     def _blocks(self, m: int, work: Callable[[int, int], None]) -> None:

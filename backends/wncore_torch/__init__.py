@@ -40,6 +40,13 @@ class TorchBackend:
             reason = str(error).partition("\n")[0].partition(". ")[0]
             raise InputError(f"torch cannot use the device {device!r}: {reason}; 'cpu' always works") from error
 
+    @property
+    def device_name(self) -> str:
+        """The device as a certificate names it: "cuda (NVIDIA H200)"."""
+        if self.device.type != "cuda":
+            return str(self.device)
+        return f"{self.device} ({self.torch.cuda.get_device_name(self.device)})"
+
     def asarray(self, x: Any, dtype: str) -> "Tensor":
         """Take an array, or a tensor, to the device; floats become `dtype`, integers int64."""
         torch = self.torch

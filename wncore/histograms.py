@@ -117,7 +117,7 @@ def choose_edges(y: ArrayLike, bins: int) -> Float:
     levels = np.linspace(mixture[:, 0], mixture[:, -1], bins + 1, axis=1)
     edges = np.stack([np.interp(*row) for row in zip(levels, mixture, grid, strict=True)])
     constant = np.ptp(first, axis=0) == 0
-    edges[constant, (bins + 1) // 2] = first[0, constant]  # so that its power sums vanish exactly
+    edges[constant, edges.shape[1] // 2] = first[0, constant]  # the centre, so that its power sums vanish exactly
     return edges
 
 

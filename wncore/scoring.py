@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 
 from wncore.accumulator import COARSE, STATE, Accumulator
 from wncore.backend import Backend
-from wncore.dumps.layer import Layer, Tokens
+from wncore.dumps.layer import Layer
 from wncore.dumps.tensor import as_floats
 from wncore.histograms import choose_edges
 from wncore.mapping import Mapping, draw_mapping
 from wncore.normal import Float
+from wncore.norms import norms
 from wncore.outputs import Outputs
 from wncore.uncertainty import noise_floor, token_groups
 from wncore.wasserstein import sampled_distance
@@ -109,7 +110,7 @@ def score_layer(
     names = dict.fromkeys(name for part in parts for name in part)
     columns = {name: np.concatenate([part[name] for part in parts if name in part]) for name in names}
     norm, magnitude = _weight_statistics(layer)
-    constant = columns["std"] <= (0.0 if layer.output is not None or norm is None else _rounding(layer, tokens, norm))
+    constant = columns["std"] <= (0.0 if layer.output is not None or norm is None else _rounding(outputs, norm))
     for key in ("", "_error", "_low", "_high"):
         columns[f"wasserstein{key}"] = np.where(constant, np.nan, columns[f"wasserstein{key}"])
     for key in ("skewness", "excess_kurtosis"):
@@ -212,28 +213,27 @@ def _weight_statistics(layer: Layer) -> tuple[Float | None, Float | None]:
     weight = layer.weight
     if weight is None:
         return None, None
-    norms, magnitudes = [], []
+    lengths, magnitudes = [], []
     for rows in weight.chunks(weight.columns * 8, 2**25):
         raw = weight.read(rows)
         weight.check_finite(raw)
         values = as_floats(raw).astype(np.float64)
-        norms.append(np.linalg.norm(values, axis=1))
+        lengths.append(norms(values, axis=1))
         magnitudes.append(np.abs(values).mean(axis=1))
-    return np.concatenate(norms), np.concatenate(magnitudes)
+    return np.concatenate(lengths), np.concatenate(magnitudes)
 
 
-def _rounding(layer: Layer, tokens: Tokens, norm: Float) -> Float:
+def _rounding(outputs: Outputs, norm: Float) -> Float:
     """Deviation that rounding alone gives to computed outputs, (m,): sqrt(d) u (||w|| ||x|| + |b|), eightfold.
 
     A matrix product may round equal inputs differently at the edges of its blocks, so a constant neuron whose outputs
     are computed need not come out constant. ||x|| is the median over a few tokens.
     """
-    source, bias = layer.input, layer.bias
+    source, bias, tokens = outputs.layer.input, outputs.layer.bias, outputs.tokens
     assert source is not None
     rows = np.flatnonzero(tokens.keep)[:: max(1, tokens.count // 64)]
-    typical = np.median([np.linalg.norm(as_floats(source.read(slice(row, row + 1))).astype(float)) for row in rows])
-    size = norm * typical
+    few = np.concatenate([as_floats(source.read(slice(row, row + 1))) for row in rows])
+    size = norm * np.median(norms(few, axis=1))
     if bias is not None:
         size = size + np.abs(as_floats(bias.read()).astype(float)[:, 0])
-    wide = any(part is not None and part.dtype == "F64" for part in (source, layer.weight, bias))
-    return 8 * np.sqrt(source.columns) * (2.0**-53 if wide else 2.0**-24) * size
+    return 8 * np.sqrt(source.columns) * np.finfo(outputs.dtype).eps / 2 * size

@@ -104,16 +104,16 @@ def score(
         for note in _notes(dump, layers, chosen, other, rivals):
             click.echo(f"note: {printable(note)}", err=True)
     dense, sparse = scores[: len(chosen)], {score.name: score for score in scores[len(chosen) :]}
-    described = {"version": version("wncore"), "backend": backend, **settings}
-    del described["memory"]
-    document = score_document(
-        printable(dump.source), dense, described, (printable(str(against)), sparse) if other else None
-    )
-    if output:
-        write_scores(output, dense, document, force)
-    if as_json:
-        click.echo(to_json(document))
-    else:
+    if output or as_json:
+        described = {"version": version("wncore"), "backend": backend, **settings}
+        del described["memory"]
+        second = (printable(str(against)), sparse) if other else None
+        document = score_document(printable(dump.source), dense, described, second)
+        if output:
+            write_scores(output, dense, document, force)
+        if as_json:
+            click.echo(to_json(document))
+    if not as_json:
         _print(dense, sparse, top)
     if pictures:
         from wncore_cli import plots

@@ -179,3 +179,22 @@ def test_the_dump_itself_is_not_replaced_by_its_scores(run, dump):
     assert code == 1
     assert "is part of the dump" in err
     assert dump.read_bytes() == before
+
+
+@pytest.mark.parametrize("part", ["input", "weight", "bias"])
+def test_inspect_finds_nan_where_no_output_is_stored(run, tmp_path, part):
+    tensors = {"input": np.ones((6, 3), np.float32), "weight": np.ones((2, 3), np.float32), "bias": np.ones(2)}
+    tensors[part][(-1,) * tensors[part].ndim] = np.nan
+    write_dump(tmp_path / "nan.safetensors", {f"l.{name}": array for name, array in tensors.items()})
+    code, out, err = run("inspect", tmp_path / "nan.safetensors")
+    assert code == 1
+    assert out == ""
+    assert f"l.{part} holds NaN" in err
+
+
+def test_inspect_leaves_padding_out(run, tmp_path):
+    x = np.ones((6, 3), np.float32)
+    x[5] = np.nan
+    tensors = {"l.input": x, "l.weight": np.ones((2, 3), np.float32), "tokens.mask": np.arange(6) < 5}
+    write_dump(tmp_path / "padded.safetensors", tensors)
+    assert run("inspect", tmp_path / "padded.safetensors")[0] == 0

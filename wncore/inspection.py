@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from wncore.backend import Backend
-from wncore.dumps.layer import Layer
+from wncore.dumps.layer import Layer, Tokens
+from wncore.dumps.tensor import CHUNK
 from wncore.norms import norms
 from wncore.outputs import Outputs
 
@@ -70,6 +71,7 @@ def inspect_layer(layer: Layer, backend: Backend, memory: int = 2**30) -> Inspec
     tokens = layer.tokens()
     padding = layer.rows - tokens.count
     if layer.output is None:
+        _check_finite(layer, tokens)
         return Inspection(layer.name, tokens.count, padding, None, None, None, None, None, None)
     stored = Outputs(layer, tokens, backend, memory // 2)
     compare = layer.input is not None and layer.weight is not None
@@ -97,3 +99,11 @@ def inspect_layer(layer: Layer, backend: Backend, memory: int = 2**30) -> Inspec
     return Inspection(
         layer.name, tokens.count, padding, float(relative[worst]), worst, tolerance, share, lowest, highest
     )
+
+
+def _check_finite(layer: Layer, tokens: Tokens) -> None:
+    """Read what outputs would be computed from; of the input, the tokens that count."""
+    for tensor in filter(None, (layer.input, layer.weight, layer.bias)):
+        for rows in tensor.chunks(tensor.columns * tensor.itemsize, CHUNK):
+            part = tensor.read(rows)
+            tensor.check_finite(part[tokens.keep[rows]] if tensor is layer.input else part)

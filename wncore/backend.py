@@ -6,9 +6,12 @@ and imported only when somebody asks for it by name. How to write one: backends/
 
 from importlib.metadata import EntryPoint, entry_points
 from inspect import Parameter, signature
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from wncore.errors import BackendAmbiguous, BackendError, BackendNotFound, BackendUnavailable
+
+if TYPE_CHECKING:
+    from wncore.pruning.methods import PruneSpec
 
 GROUP = "wncore.backends"
 Array = Any  # the backend's own array type
@@ -18,10 +21,10 @@ Array = Any  # the backend's own array type
 class Backend(Protocol):
     """The few coarse operations that are worth a fast implementation; each has its definition in the core.
 
-    Letters: n tokens, d inputs, m neurons, k experts, p pairs, b bins. Arrays are the backend's own. Arguments arrive
-    checked and finite, floats in one of `dtypes`; nothing may be written into. Answers with one number a neuron, and
-    all that feeds a certificate (histogram, distance_bounds), are float64; others keep their input's dtype. What a
-    backend cannot do raises NotImplementedError with the reason: there is no silent fallback.
+    Letters: n tokens, d inputs, m neurons, k experts, p pairs or patterns, b bins. Arrays are the backend's own.
+    Arguments arrive checked and finite, floats in one of `dtypes`; nothing may be written into. Answers with one number
+    a neuron, and all that is added up (histogram, gram) or feeds a certificate, are float64; others keep their input's
+    dtype. What a backend cannot do raises NotImplementedError with the reason: there is no silent fallback.
     """
 
     name: ClassVar[str]
@@ -53,6 +56,18 @@ class Backend(Protocol):
 
     def routed_linear(self, x: Array, weights: Array, bias: Array | None, labels: Array) -> Array:
         """`wncore.routing.routed_linear`: (n, d), (k, m, d), (m,) or None, (n,) -> (n, m), dtype kept."""
+        ...
+
+    def gram(self, x: Array, labels: Array, k: int) -> tuple[Array, Array, Array]:
+        """`wncore.grams.gram`: (n, d), (n,) -> (k, d, d) float64, (k, d) float64, (k,) int64; additive over tokens."""
+        ...
+
+    def prune(self, w: Array, h: Array, spec: "PruneSpec") -> tuple[Array, Array, Array]:
+        """`wncore.pruning.methods.prune`: (k, m, d), (k, d, d) -> (p, k, m, d) dtype kept, (k,) float64, (k,) int64."""
+        ...
+
+    def resolve(self, w: Array, h: Array, mask: Array) -> Array:
+        """`wncore.pruning.least_squares.resolve` of k experts: (k, m, d), (k, d, d), (k, m, d) 0 or 1 -> (k, m, d)."""
         ...
 
 

@@ -4,7 +4,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from wncore import difficulty, histograms, routing, streaming, wasserstein
+from wncore import difficulty, grams, histograms, routing, streaming, wasserstein
+from wncore.pruning import least_squares, methods
 
 
 class NumpyBackend:
@@ -26,9 +27,19 @@ class NumpyBackend:
     histogram = staticmethod(histograms.histogram)
     distance_bounds = staticmethod(streaming.distance_bounds)
     mapping_difficulty = staticmethod(difficulty.mapping_difficulty)
+    gram = staticmethod(grams.gram)
 
     def routed_linear(self, x: np.ndarray, weights: np.ndarray, bias: Any, labels: np.ndarray) -> np.ndarray:
         """Compute in float64, round once to the input's dtype."""
         outputs = routing.routed_linear(x, weights, bias, labels)
         with np.errstate(over="ignore"):
             return outputs.astype(x.dtype)
+
+    def prune(self, w: np.ndarray, h: np.ndarray, spec: methods.PruneSpec) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Compute in float64, round once to the weights' dtype."""
+        weights, ridge, raised = methods.prune(w, h, spec)
+        return weights.astype(w.dtype), ridge, raised
+
+    def resolve(self, w: np.ndarray, h: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """Compute in float64, round once to the weights' dtype."""
+        return np.array([least_squares.resolve(*one) for one in zip(w, h, mask, strict=True)], w.dtype)

@@ -59,8 +59,9 @@ class PruneSpec:
         if self.bits is not None and self.resolve:
             raise InputError("re-solved weights would leave the grid; ask for bits, or for resolve, not both")
         for name, least in (("iterations", 2), ("block", 1), ("bits_group", 1)):
-            if (getattr(self, name) or least) < least:
-                raise InputError(f"{name} must be at least {least}; got {getattr(self, name)}")
+            given = getattr(self, name)
+            if given is not None and given < least:
+                raise InputError(f"{name} must be at least {least}; got {given}")
 
     @property
     def compared(self) -> Group:

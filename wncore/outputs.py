@@ -3,7 +3,8 @@
 They are read from the dump, or computed from its inputs and weights, as floats, without padding, and checked finite.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -15,6 +16,7 @@ from wncore.dumps.header import DTYPES
 from wncore.dumps.layer import Layer, Tokens
 from wncore.dumps.tensor import Tensor, as_floats, is_finite
 from wncore.errors import MemoryBudgetError, NonFiniteError
+from wncore.inputs import Tick, read_input
 
 NARROW = 64
 """Columns that are widened to float32 at a time, at most."""
@@ -37,6 +39,7 @@ class Outputs:
     """Reads or computes the outputs (n, m) of one layer.
 
     `memory` is in bytes, for all that is held at a time; `tick` is called with 0 now and then, as a sign of life.
+    `weights` (m, d) take the place of the layer's own, and of outputs that are stored: what would it give with them?
     """
 
     def __init__(
@@ -45,9 +48,11 @@ class Outputs:
         tokens: Tokens,
         backend: Backend,
         memory: int,
-        tick: Callable[[int], object] = lambda count: None,
+        tick: Tick = lambda count: None,
+        weights: NDArray | None = None,
     ) -> None:
-        self.layer, self.tokens, self.backend, self.memory = layer, tokens, backend, memory
+        layer = layer if weights is None else replace(layer, output=None)
+        self.layer, self.tokens, self.backend, self.memory, self.weights = layer, tokens, backend, memory, weights
         self.tick = tick
         parts = [layer.output] if layer.output is not None else [layer.input, layer.weight, layer.bias]
         wide = any(part is not None and part.dtype == "F64" for part in parts)
@@ -192,26 +197,15 @@ class Outputs:
             weight, bias = self.layer.weight, self.layer.bias
             assert weight is not None  # a layer that is scored has outputs, or input and weight
             self._held = None  # before the next is read
-            w = self.backend.asarray(self._floats(weight, columns)[None], self.dtype)
+            own = self._floats(weight, columns) if self.weights is None else self.weights[columns]
+            w = self.backend.asarray(own[None], self.dtype)
             b = None if bias is None else self.backend.asarray(self._floats(bias, columns)[:, 0], self.dtype)
             self._held = columns, w, b
         return self._held[1:]
 
     def _read_input(self, rows: slice) -> NDArray:
-        source = self.layer.input
-        assert source is not None
-        out = np.empty((int(self.tokens.keep[rows].sum()), source.columns), self.dtype)
-        done = 0
-        for part in source.chunks(source.columns * (source.itemsize + self._itemsize), 2**25):
-            low, high = max(part.start, rows.start), min(part.stop, rows.stop)
-            if low < high:
-                raw = source.read(slice(low, high))
-                raw = raw if self.tokens.all_kept else raw[self.tokens.keep[low:high]]
-                source.check_finite(raw)
-                out[done : done + len(raw)] = as_floats(raw)
-                done += len(raw)
-                self.tick(0)
-        return out
+        assert self.layer.input is not None
+        return read_input(self.layer.input, self.tokens, rows, self.dtype, self.tick)
 
     def _floats(self, tensor: Tensor, rows: slice) -> NDArray:
         raw = tensor.read(rows)

@@ -41,17 +41,17 @@ def score_document(
             "mapping_difficulty": None,
         }
         columns = score.columns()
-        layer |= {name: _numbers(values) for name, values in columns.items() if name not in FLAGS}
+        layer |= {name: numbers(values) for name, values in columns.items() if name not in FLAGS}
         layer["flags"] = {name: np.flatnonzero(columns[name]).tolist() if name in columns else None for name in FLAGS}
         if against is not None:
             other = against[1][score.name]
             layer["against"] = {
                 "tokens": other.tokens,
                 "noise_floor": other.noise_floor,
-                "wasserstein": _numbers(other.wasserstein),
-                "wasserstein_error": _numbers(other.wasserstein_error),
+                "wasserstein": numbers(other.wasserstein),
+                "wasserstein_error": numbers(other.wasserstein_error),
             }
-            layer["wasserstein_change"] = _numbers(change(score, other))
+            layer["wasserstein_change"] = numbers(change(score, other))
         document["layers"].append(layer)
     return document
 
@@ -136,7 +136,7 @@ def _changes(document: dict[str, Any]) -> list[NDArray]:
 
 def _write_csv(path: Path, scores: Sequence[LayerScore], document: dict[str, Any]) -> None:
     table = score_table(scores, document)
-    columns = [_numbers(values) if values.dtype.kind == "f" else values.tolist() for values in table.values()]
+    columns = [numbers(values) if values.dtype.kind == "f" else values.tolist() for values in table.values()]
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(table)
@@ -153,5 +153,6 @@ def _write_parquet(path: Path, scores: Sequence[LayerScore], document: dict[str,
     pq.write_table(pa.table(arrays).replace_schema_metadata(described), path)
 
 
-def _numbers(values: NDArray) -> list[float | None]:
+def numbers(values: NDArray) -> list[float | None]:
+    """List numbers for JSON: what is not finite becomes None."""
     return [value if np.isfinite(value) else None for value in values.tolist()]

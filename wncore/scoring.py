@@ -134,6 +134,19 @@ def score_layer(
     )
 
 
+def distances(outputs: Outputs) -> Float:
+    """Return the exact distance of every neuron to a Gaussian, and nothing else, (m,); NaN for a constant neuron."""
+    found, spread = [], []
+    for _, tile in outputs.tiles():
+        y = outputs.backend.asarray(tile, outputs.dtype)
+        found.append(outputs.backend.to_numpy(outputs.backend.gaussian_distance(y)))
+        spread.append(tile.std(axis=0, dtype=np.float64))
+    weights = outputs.weights
+    norm = _weight_statistics(outputs.layer)[0] if weights is None else norms(weights.astype(np.float64), axis=1)
+    limit = 0.0 if outputs.layer.output is not None or norm is None else _rounding(outputs, norm)
+    return np.where(np.concatenate(spread) <= limit, np.nan, np.concatenate(found))
+
+
 def _exact(
     outputs: Outputs, mapping: Mapping | None, estimator: Estimator, seed: int, progress: Progress
 ) -> Iterator[dict[str, NDArray]]:

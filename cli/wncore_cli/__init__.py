@@ -12,6 +12,7 @@ import click
 
 COMMANDS = {
     "score": "Score the neurons of a dump by their distance to a Gaussian.",
+    "prune": "Prune the layers of a dump, and say what it cost.",
     "inspect": "Say what a dump holds, and whether it fits together.",
     "backends": "List the installed backends.",
     "certify": "Run the conformance suite against a backend.",
@@ -40,7 +41,7 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(version("wncore"), prog_name="wncore")
 def group() -> None:
-    """Wasserstein neurons: score the linear layers of language models.
+    """Wasserstein neurons: score and prune the linear layers of language models.
 
     Exit codes: 0 done; 1 the input is bad or the work failed; 2 wrong usage; 130 interrupted.
     """

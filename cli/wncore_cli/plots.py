@@ -1,6 +1,7 @@
 """Pictures of scores: the distances of a layer, its most entangled neurons, distance against mapping difficulty."""
 
 import re
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ KINDS = ("wasserstein", "neurons", "difficulty")
 BLUE, ORANGE, GREY = "#2a6f97", "#e07a1f", "#8d99ae"
 
 
-def targets(folder: Path, names: list[str], force: bool) -> list[dict[str, Path]]:
+def targets(folder: Path, names: list[str], force: bool, kinds: Sequence[str] = KINDS) -> list[dict[str, Path]]:
     """Name each layer's pictures, make the folder, and check that they may be written.
 
     The layer's name comes from a file: only letters, digits, dots and dashes of it enter the name of a picture.
@@ -30,7 +31,7 @@ def targets(folder: Path, names: list[str], force: bool) -> list[dict[str, Path]
     found = []
     for i, name in enumerate(names):
         stem = f"{i:03d}-{re.sub(r'[^A-Za-z0-9.-]+', '_', name)[:80]}"
-        found.append({kind: folder / f"{stem}.{kind}.png" for kind in KINDS})
+        found.append({kind: folder / f"{stem}.{kind}.png" for kind in kinds})
         for path in found[-1].values():
             check_output(path, force)
     return found
@@ -56,8 +57,8 @@ def _distances(make: Any, score: "LayerScore") -> Any:
     figure = make(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     live = score.wasserstein[~score.constant]
-    axes.set_title(_title(f"{score.name}: {score.neurons} neurons, {score.tokens} tokens"))
-    _quiet(axes)
+    axes.settitle(title(f"{score.name}: {score.neurons} neurons, {score.tokens} tokens"))
+    quiet(axes)
     if not len(live):
         axes.text(0.5, 0.5, "every neuron is constant", transform=axes.transAxes, ha="center")
         return figure
@@ -89,13 +90,13 @@ def _neurons(make: Any, layer: Any, score: "LayerScore", backend: Any, settings:
         if beyond:
             axes.text(0.98, 0.9, f"{beyond:.2%} beyond ±5", transform=axes.transAxes, ha="right", fontsize=9)
         error = score.wasserstein_error[neuron]
-        axes.set_title(f"neuron {neuron}: WD {score.wasserstein[neuron]:.3f} ± {error:.3f}", fontsize=10)
-        _quiet(axes)
+        axes.settitle(f"neuron {neuron}: WD {score.wasserstein[neuron]:.3f} ± {error:.3f}", fontsize=10)
+        quiet(axes)
     for axes in panels[len(score.top(6)) :]:
         axes.set_visible(False)
     figure.supxlabel("standardised output")
     figure.supylabel("density")
-    figure.suptitle(_title(f"{score.name}: the most entangled neurons, and the Gaussian"))
+    figure.suptitle(title(f"{score.name}: the most entangled neurons, and the Gaussian"))
     return figure
 
 
@@ -108,15 +109,17 @@ def _difficulty(make: Any, score: "LayerScore") -> Any:
     )
     axes.scatter(score.wasserstein, true, s=10, color=BLUE, alpha=0.7, linewidths=0, label="as measured")
     axes.set(xlabel="Wasserstein distance to a Gaussian (deviations)", ylabel="mapping difficulty", xlim=(0, None))
-    axes.set_title(_title(f"{score.name}: mapping difficulty, {score.pairs} pairs"))
-    _quiet(axes)
+    axes.settitle(title(f"{score.name}: mapping difficulty, {score.pairs} pairs"))
+    quiet(axes)
     axes.legend(frameon=False)
     return figure
 
 
-def _quiet(axes: Any) -> None:
+def quiet(axes: Any) -> None:
+    """Leave out the frame above and beside."""
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _title(text: str) -> str:
+def title(text: str) -> str:
+    """Make a name that nobody checked fit to print."""
     return printable(text).replace("$", r"\$")  # names are no mathematics

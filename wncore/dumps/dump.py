@@ -3,13 +3,13 @@
 No tensor is read, but weights that two files hold are compared.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from wncore.dumps import strict_json
 from wncore.dumps.header import DTYPES, Entry, Header, read_header
 from wncore.dumps.layer import Layer, as_column
+from wncore.dumps.metadata import count_gram_tokens, merge_metadata, share_inputs, stated_length
 from wncore.dumps.sources import by_number, find_files
 from wncore.dumps.tensor import CHUNK, Tensor
 from wncore.errors import DumpError, InputError
@@ -71,17 +71,18 @@ def open_dump(*sources: str | Path, length: int | None = None) -> Dump:
     for header in headers:
         for name in sorted(expected[header.path] - header.tensors.keys())[:1]:
             raise DumpError(f"{header.path} lacks {name[:80]}, which its index says it holds; copy the file again")
-    metadata = _merge_metadata(headers)
+    metadata = merge_metadata(headers)
     found = _Found()
     for header in headers:
         for name, entry in header.tensors.items():
             _recognise(header, name, entry, found)
-    stated = _sequence_length(metadata)
+    stated = stated_length(metadata)
     if stated and length and stated != length:
         raise InputError(f"the dump says that a sequence has {stated} tokens, and you say {length}; leave --length out")
     length = stated or length
     layers = {name: _layer(name, parts, found, length) for name, parts in found.parts.items()}
-    _share_inputs(layers, metadata)
+    count_gram_tokens(layers, metadata)
+    share_inputs(layers, metadata)
     kept = {name: layers[name] for name in sorted(layers, key=by_number)}
     for layer in kept.values():
         _check_shapes(layer)
@@ -90,30 +91,6 @@ def open_dump(*sources: str | Path, length: int | None = None) -> Dump:
             f"{', '.join(map(str, sources))} holds no layer: no floating tensor of two or more axes; capture one"
         )
     return Dump(", ".join(map(str, sources)), kept, metadata, tuple(expected), tuple(found.notes))
-
-
-def _merge_metadata(headers: Iterable[Header]) -> dict[str, str]:
-    merged: dict[str, str] = {}
-    for header in headers:
-        schema = header.metadata.get("wncore.schema", "1")
-        if schema != "1":
-            raise DumpError(f"{header.path} has schema {schema[:40]!r}; this version reads 1, install a newer wncore")
-        for key, value in header.metadata.items():
-            if merged.setdefault(key, value) != value and key.startswith("wncore."):
-                raise DumpError(
-                    f"{header.path} says {key[:80]} = {value[:80]!r}, another file of the dump {merged[key][:80]!r}; "
-                    f"read them one by one"
-                )
-    return merged
-
-
-def _sequence_length(metadata: dict[str, str]) -> int | None:
-    text = metadata.get("wncore.sequence_length")
-    if text is None:
-        return None
-    if not (text.isascii() and text.isdigit() and len(text) <= 18 and int(text) > 0):
-        raise DumpError(f"wncore.sequence_length is {text[:40]!r}; it must be a positive number")
-    return int(text)
 
 
 def _recognise(header: Header, name: str, entry: Entry, found: _Found) -> None:
@@ -149,7 +126,8 @@ def _layer(name: str, parts: dict[str, list[Piece]], found: _Found, length: int 
     tensors = {part: _tensor(part, pieces) for part, pieces in parts.items()}
     source = tensors.get("output") or tensors.get("input")
     mask = _mask(source, found.masks) if source is not None else None
-    return Layer(name, mask=mask, sequence_length=length, **tensors)
+    x, y, w, b, h = (tensors.get(part) for part in ("input", "output", "weight", "bias", "gram"))
+    return Layer(name, x, y, w, b, h, mask=mask, sequence_length=length)
 
 
 def _tensor(part: str, pieces: list[Piece]) -> Tensor:
@@ -198,26 +176,6 @@ def _mask(source: Tensor, masks: list[Piece]) -> Tensor | None:
     return whole
 
 
-def _share_inputs(layers: dict[str, Layer], metadata: dict[str, str]) -> None:
-    text = metadata.get("wncore.shared_inputs")
-    if text is None:
-        return
-    try:
-        shared = strict_json.loads(text.encode())
-    except ValueError as error:
-        raise DumpError(f"wncore.shared_inputs is not sound JSON: {error}; write the dump again") from error
-    if not strict_json.is_object(shared) or not all(isinstance(owner, str) for owner in shared.values()):
-        raise DumpError("wncore.shared_inputs must map names of layers to names of layers; write the dump again")
-    for name, owner in shared.items():
-        reader, source = layers.get(name), layers.get(owner)
-        if reader is None or reader.input is not None:
-            continue
-        if source is None or source.input is None:
-            raise DumpError(f"wncore.shared_inputs: {name} reads the input of {owner[:80]}, which is not there; add it")
-        mask = source.mask if reader.output is None else reader.mask
-        layers[name] = replace(reader, input=source.input, mask=mask)
-
-
 def _check_shapes(layer: Layer) -> None:
     def demand(fits: bool, what: str) -> None:
         if not fits:
@@ -254,5 +212,21 @@ def scorable_layers(dump: Dump, names: Sequence[str]) -> list[Layer]:
         raise DumpError(
             f"{dump.source} holds weights but no activations of {', '.join(names[:3])}; a dump needs each layer's "
             f"output, or its input and weight"
+        )
+    return ready
+
+
+def prunable_layers(dump: Dump, names: Sequence[str]) -> list[Layer]:
+    """Return the named layers that have weights, and inputs or their Gram matrix.
+
+    Raises
+    ------
+    DumpError
+        If none has.
+    """
+    ready = [dump.layers[name] for name in names if dump.layers[name].prunable]
+    if not ready:
+        raise DumpError(
+            f"{dump.source} cannot be pruned: none of {', '.join(names[:3])} has a weight and an input, or its gram"
         )
     return ready

@@ -43,6 +43,8 @@ class Layer:
     weight: Tensor | None = None
     bias: Tensor | None = None
     gram: Tensor | None = None
+    gram_tokens: int | None = None
+    """Tokens behind the Gram matrix, if the dump says."""
     mask: Tensor | None = None
     """(r, 1), 1 where a token counts"""
     sequence_length: int | None = None
@@ -64,6 +66,11 @@ class Layer:
     def scorable(self) -> bool:
         """Whether there are outputs, or what they can be computed from."""
         return self.output is not None or (self.input is not None and self.weight is not None)
+
+    @property
+    def prunable(self) -> bool:
+        """Whether there are weights, and what is needed to know their inputs."""
+        return self.weight is not None and (self.input is not None or self.gram is not None)
 
     def tokens(self, skip: int = 0) -> Tokens:
         """Say which tokens count when padding and the first `skip` tokens of every sequence are left out.

@@ -60,6 +60,7 @@ def write_dump(
     text: str = "",
     sequence_length: int | None = None,
     shared_inputs: Mapping[str, str] | None = None,
+    gram_tokens: Mapping[str, int] | None = None,
     shard_bytes: int | None = None,
     force: bool = False,
 ) -> list[Path]:
@@ -91,6 +92,8 @@ def write_dump(
         metadata["wncore.sequence_length"] = str(sequence_length)
     if shared_inputs:
         metadata["wncore.shared_inputs"] = json.dumps(dict(shared_inputs))
+    if gram_tokens:
+        metadata["wncore.gram_tokens"] = json.dumps(dict(gram_tokens))
     if shard_bytes is None:
         write_tensors(path, arrays, metadata, force)
         return [Path(path)]

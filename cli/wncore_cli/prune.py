@@ -1,0 +1,249 @@
+"""``wncore prune``: sparse weights from a dump, and the report on them."""
+
+from contextlib import closing
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from wncore_cli import options, printable
+
+if TYPE_CHECKING:
+    from wncore.layer_pruning import LayerPruning
+
+PUBLISHED = {"method": "sparsegpt", "group": "block", "damping": "published", "resolve": False}
+"""The program of arXiv:2301.00774, but for its counts: it prunes one weight more in each block, and more at ties."""
+
+
+class Patterns(click.ParamType):
+    """One pattern or several: 0.5, 2:4, 0.5,0.6,0.7."""
+
+    name = "pattern"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple:
+        """Read the patterns."""
+        from wncore.errors import InputError
+        from wncore.pruning.patterns import parse_pattern
+
+        if isinstance(value, tuple):
+            return value
+        try:
+            found = tuple(parse_pattern(part) for part in value.split(","))
+        except InputError as error:
+            self.fail(str(error), param, ctx)
+        if len(set(found)) < len(found):
+            self.fail(f"{value} names a pattern twice", param, ctx)
+        return found
+
+
+@click.command(short_help="Prune the layers of a dump.")
+@click.argument("sources", nargs=-1, required=True, type=options.SOURCE)
+@click.option("-o", "--output", type=options.SOURCE, help="Write the pruned weights to this .safetensors file.")
+@click.option("--force", is_flag=True, help="Replace files that exist.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document in place of tables.")
+@click.option(
+    "--sparsity",
+    default="0.5",
+    show_default=True,
+    type=Patterns(),
+    help="Share of zeros, or N:M: N of every M inputs are kept. A list (0.5,0.6,2:4) gives a file for each.",
+)
+@click.option(
+    "--method",
+    type=click.Choice(["admm", "sparsegpt", "obs", "wanda", "magnitude"]),
+    help="[default: admm, which has the lowest error]  obs takes d^3 steps a neuron.",
+)
+@click.option(
+    "--group",
+    type=click.Choice(["layer", "row", "block", "row-block"]),
+    help="Where weights are compared. [default: layer; wanda row; sparsegpt block]",
+)
+@click.option(
+    "--resolve/--no-resolve", default=None, help="Move the kept weights to the least-squares optimum. [default: yes]"
+)
+@click.option("--bits", type=click.IntRange(2, 8), help="Round kept weights to 2^bits levels in the same sweep.")
+@click.option("--bits-group", type=click.IntRange(1), help="Inputs that share a grid. [default: the whole row]")
+@click.option(
+    "--damping",
+    type=click.Choice(["unit-diagonal", "published"]),
+    help="Ridge on each input's own scale, or on the mean of all. [default: unit-diagonal]",
+)
+@click.option("--ridge", type=click.FloatRange(0), help="[default: inputs / tokens, from 0.01 to 1; published 0.01]")
+@click.option("--published", is_flag=True, help="SparseGPT as published: method, groups, damping, no re-solve.")
+@click.option("--iterations", type=click.IntRange(2), help="Of admm. [default: 60]")
+@click.option("--layer", "layers", multiple=True, metavar="GLOB", help="Only layers that match; may be repeated.")
+@click.option(
+    "--holdout",
+    default=0.1,
+    show_default=True,
+    type=click.FloatRange(0, 1, max_open=True),
+    help="Share of the tokens, the last ones, that only judge.",
+)
+@click.option(
+    "--wasserstein/--no-wasserstein",
+    default=True,
+    show_default=True,
+    help="Score each neuron's outputs before and after.",
+)
+@click.option("--top", default=5, show_default=True, type=click.IntRange(0), help="Neurons to list.")
+@click.option("--plot", type=options.SOURCE, metavar="DIR", help="Draw errors and outputs into this folder.")
+@click.option(
+    "--skip-tokens",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Leave out the first tokens of every sequence.",
+)
+@click.option("--length", type=click.IntRange(1), help="Tokens of a sequence, for dumps that do not say.")
+@options.common
+def prune(
+    sources: tuple[Path, ...],
+    output: Path | None,
+    force: bool,
+    as_json: bool,
+    sparsity: tuple,
+    layers: tuple[str, ...],
+    top: int,
+    plot: Path | None,
+    length: int | None,
+    backend: str,
+    device: str | None,
+    memory: int,
+    threads: int | None,
+    quiet: bool,
+    **chosen: Any,
+) -> None:
+    """Prune the linear layers of a dump, from its inputs (or their Gram matrices) and weights.
+
+    SOURCES are safetensors dumps, as for score. The error is that of the layer's outputs, ||(W'-W)X||^2 / ||WX||^2,
+    on the tokens that pruning saw and on those held out.
+
+    \b
+    wncore prune acts.safetensors -o pruned.safetensors --sparsity 0.5
+    wncore prune acts.safetensors --sparsity 0.5,0.6,0.7,0.8
+    wncore prune dump/ --layer '*.up_proj' --sparsity 2:4 --published
+    """  # noqa: D301
+    from wncore.dumps import open_dump
+    from wncore.dumps.dump import prunable_layers
+    from wncore.prune_results import prune_document, sweep_paths, write_pruned
+    from wncore.pruning.methods import PruneSpec
+    from wncore.results import to_json
+
+    spec = PruneSpec(sparsity, **_method(chosen))
+    dump = open_dump(*sources, length=length)
+    names = options.match_layers(list(dump.layers), layers)
+    ready = prunable_layers(dump, names)
+    files = sweep_paths(output, [str(pattern) for pattern in sparsity]) if output else []
+    _check_files(files, dump, force)
+    pictures = _pictures(plot, ready, sparsity, force)
+    engine = options.make_backend(backend, device, threads)
+
+    work = {"memory": memory} | {key: chosen[key] for key in ("ridge", "holdout", "skip_tokens", "wasserstein")}
+    prunings = _run(ready, engine, spec, work, quiet)
+    if not quiet:
+        for note in _notes(dump, names, prunings, output):
+            click.echo(f"note: {printable(note)}", err=True)
+    settings = {"version": version("wncore"), "backend": backend}
+    settings |= {key: work[key] for key in ("holdout", "skip_tokens")}
+    for i, path in enumerate(files):
+        run = [results[i] for results in prunings]
+        document = prune_document(printable(dump.source), [[one] for one in run], settings, neurons=False)
+        write_pruned(path, ready, run, document, force)
+    if as_json:
+        click.echo(to_json(prune_document(printable(dump.source), prunings, settings)))
+    else:
+        _print(prunings, top)
+    if pictures:
+        from wncore_cli import prune_plots
+
+        for layer, results, paths in zip(ready, prunings, pictures, strict=True):
+            for result, own in zip(results, paths, strict=True):
+                prune_plots.draw(layer, result, engine, work, own, force)
+
+
+def _method(chosen: dict[str, Any]) -> dict[str, Any]:
+    """Return what the specification needs, of the options that were given."""
+    given = {key: chosen[key] for key in ("method", "group", "damping", "resolve", "bits", "bits_group", "iterations")}
+    given = {key: value for key, value in given.items() if value is not None}
+    if chosen["published"]:
+        clash = sorted((given.keys() & PUBLISHED.keys()) | ({"ridge"} if chosen["ridge"] is not None else set()))
+        if clash:
+            raise click.UsageError(f"--published sets --{', --'.join(clash)} itself; leave one of the two out")
+        return given | PUBLISHED
+    if "bits" in given:
+        if given.get("resolve"):
+            raise click.UsageError("--resolve would move weights off the grid of --bits; leave one of the two out")
+        given["resolve"] = False
+    return given
+
+
+def _check_files(files: list[Path], dump: Any, force: bool) -> None:
+    from wncore.errors import InputError
+    from wncore.files import check_output
+
+    read = {path.resolve() for path in dump.files}
+    for path in files:
+        if path.suffix != ".safetensors":
+            raise InputError(f"{path}: pruned weights are written as .safetensors; name such a file")
+        if path.resolve() in read:
+            raise InputError(f"{path} is part of the dump that is read; write the pruned weights to another file")
+        check_output(path, force)
+
+
+def _pictures(folder: Path | None, layers: list, patterns: tuple, force: bool) -> list[list[dict[str, Path]]]:
+    """Name the pictures of each layer and pattern."""
+    if folder is None:
+        return []
+    from wncore_cli import plots, prune_plots
+
+    suffix = [f"-{str(pattern).replace(':', 'of')}" if len(patterns) > 1 else "" for pattern in patterns]
+    names = [layer.name + tail for layer in layers for tail in suffix]
+    flat = plots.targets(folder, names, force, prune_plots.KINDS)
+    return [flat[i : i + len(patterns)] for i in range(0, len(flat), len(patterns))]
+
+
+def _run(layers: list, engine: Any, spec: Any, work: dict[str, Any], quiet: bool) -> list[list["LayerPruning"]]:
+    from tqdm import tqdm
+
+    from wncore.layer_pruning import check_memory, prune_layers
+
+    for layer in layers:  # what cannot be done is said before any work
+        check_memory(layer.name, layer.weight.rows, layer.weight.columns, len(spec.patterns), work["memory"])
+        spec.cells(layer.weight.rows, layer.weight.columns)
+        if layer.input is not None:
+            layer.tokens(work["skip_tokens"])
+    bar = tqdm(total=len(layers), unit=" layers", delay=2, disable=True if quiet else None, leave=False)
+    found = []
+    with closing(bar):
+        bar.set_description(printable(layers[0].name), refresh=False)
+        for results in prune_layers(layers, engine, spec, tick=lambda _: bar.refresh(), **work):
+            found.append(results)
+            bar.update()
+            bar.set_description(printable(layers[min(len(found), len(layers) - 1)].name), refresh=False)
+    return found
+
+
+def _notes(dump: Any, names: list[str], prunings: list[list["LayerPruning"]], output: Path | None) -> list[str]:
+    """Say what is passed over, what was not sound, and what is lost when the command ends."""
+    notes = list(dump.notes[:20])
+    rest = [name for name in names if not dump.layers[name].prunable]
+    if rest:
+        notes.append(f"{len(rest)} layers lack a weight, or an input or gram, and are left out: {', '.join(rest[:3])}")
+    notes += [f"{results[0].name}: {warning}" for results in prunings for warning in results[0].warnings]
+    if any(results[0].calibration.holdout is None for results in prunings):
+        notes.append("no tokens were held out: the errors are those on the calibration tokens alone")
+    if output is None:
+        notes.append("the pruned weights were not kept; -o FILE.safetensors keeps them")
+    return notes
+
+
+def _print(prunings: list[list["LayerPruning"]], top: int) -> None:
+    from wncore_cli.prune_tables import layers_table, settings_line, worst_table
+
+    click.echo(settings_line(prunings))
+    click.echo()
+    click.echo(layers_table(prunings))
+    if top and len(prunings[0]) == 1:
+        click.echo()
+        click.echo(worst_table([results[0] for results in prunings], top))

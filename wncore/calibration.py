@@ -1,0 +1,131 @@
+"""What pruning knows of a layer's inputs: their Gram matrix, and that of tokens kept back to judge the result."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from wncore.backend import Backend
+from wncore.dumps.layer import Layer
+from wncore.dumps.tensor import Tensor
+from wncore.errors import InputError, NonFiniteError
+from wncore.inputs import Tick, read_input
+from wncore.normal import Float
+
+UNIT = {"F64": 2.0**-53, "F32": 2.0**-24, "F16": 2.0**-11}
+"""Unit roundoff of the dtypes that Gram matrices are stored in; bfloat16 and float8: one part in 256."""
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """Sums of x x' over a layer's tokens."""
+
+    gram: Float
+    """(d, d) over the tokens that pruning may look at."""
+    tokens: int | None
+    """None if a dump has only the Gram matrix, and does not say."""
+    holdout: Float | None
+    """(d, d) over the last tokens, which it may not; None if there are none."""
+    holdout_tokens: int
+    eigenvalues: Float
+    """(d,) of the Gram matrix with its diagonal scaled to 1, ascending."""
+
+    @property
+    def rank(self) -> int:
+        """How many of the d inputs are not a combination of the others, as far as float32 can tell."""
+        found = int(np.count_nonzero(self.eigenvalues > len(self.gram) * 2.0**-24 * self.eigenvalues[-1]))
+        return found if self.tokens is None else min(found, self.tokens)
+
+    def condition(self, ridge: float) -> float:
+        """Return the condition number of the scaled matrix with a ridge; infinite if it is singular."""
+        low, high = np.maximum(self.eigenvalues[[0, -1]], 0.0) + ridge
+        return float(high / low) if low > 0 else np.inf
+
+
+def calibrate(
+    layer: Layer,
+    backend: Backend,
+    *,
+    holdout: float = 0.1,
+    skip_tokens: int = 0,
+    memory: int = 2**30,
+    tick: Tick = lambda count: None,
+) -> Calibration:
+    """Read a layer's inputs once and sum them up; the last share `holdout` of the tokens apart from the others.
+
+    The last tokens, not random ones: neighbours in a text are alike, and would tell what they were asked. Without
+    inputs, the dump's Gram matrix is taken.
+
+    Raises
+    ------
+    InputError
+        If `holdout` leaves fewer than 2 tokens to calibrate by, or is not in [0, 1); if a stored Gram matrix is none.
+    NonFiniteError
+        If an input or the Gram matrix holds NaN or infinity, or the sums overflow.
+    WncoreError
+        As `Layer.tokens`.
+    """
+    if not 0 <= holdout < 1:
+        raise InputError(f"the share of tokens to hold out lies in [0, 1); got {holdout}")
+    if layer.input is None:
+        if layer.gram is None:
+            raise InputError(f"{layer.name} has neither input nor gram; capture one of them")
+        gram = read_gram(layer.gram)
+        return Calibration(gram, layer.gram_tokens, None, 0, _eigenvalues(gram))
+    tokens, source = layer.tokens(skip_tokens), layer.input
+    kept_back = round(holdout * tokens.count) or int(holdout > 0)
+    judged_from = tokens.count - kept_back
+    if judged_from < 2:
+        raise InputError(
+            f"{layer.name} has {tokens.count} tokens; with --holdout {holdout:g} fewer than 2 are left to calibrate by"
+        )
+    dtype = "float64" if source.dtype == "F64" else "float32"
+    step = max(256, min(memory // 8, 2**26) // (source.columns * (8 if dtype == "float64" else 4)))
+    grams, done = np.zeros((2, source.columns, source.columns)), 0
+    with np.errstate(over="ignore", invalid="ignore"):
+        for first in range(0, source.rows, step):
+            x = read_input(source, tokens, slice(first, min(source.rows, first + step)), dtype, tick)
+            for half, part in enumerate(np.split(x, [max(0, judged_from - done)])):
+                if len(part):
+                    labels = backend.asarray(np.zeros(len(part), np.int64), "int64")
+                    grams[half] += backend.to_numpy(backend.gram(backend.asarray(part, dtype), labels, 1)[0])[0]
+            done += len(x)
+            tick(0)
+    if not np.isfinite(grams).all():
+        raise NonFiniteError(f"{layer.name}: the squares of its inputs overflow {dtype}; scale the input down")
+    return Calibration(grams[0], judged_from, grams[1] if kept_back else None, kept_back, _eigenvalues(grams[0]))
+
+
+def read_gram(tensor: Tensor) -> Float:
+    """Read a stored Gram matrix: (d, d), made symmetric.
+
+    Raises
+    ------
+    NonFiniteError
+        If it holds NaN or infinity.
+    InputError
+        If it is not symmetric, or is no Gram matrix: |H_ij| <= sqrt(H_ii H_jj) must hold.
+    """
+    raw = tensor.read()
+    tensor.check_finite(raw)
+    h = raw.astype(np.float64)
+    tolerance = max(1e-4, 4 * UNIT.get(tensor.dtype, 2.0**-8))
+    diagonal = h.diagonal()
+    if diagonal.min() < 0:
+        worst = int(np.argmin(diagonal))
+        raise InputError(f"{tensor.name} is no Gram matrix: H[{worst}, {worst}] = {diagonal[worst]:.6g} is negative")
+    allowed = np.sqrt(np.outer(diagonal, diagonal))
+    for gap, what in ((np.abs(h - h.T) - tolerance * allowed, "is not symmetric"),
+                      (np.abs(h) - (1 + tolerance) * allowed, "is no Gram matrix")):  # fmt: skip
+        if gap.max() > 0:
+            i, j = np.unravel_index(np.argmax(gap), gap.shape)
+            raise InputError(
+                f"{tensor.name} {what}: H[{i}, {j}] = {h[i, j]:.6g}, H[{j}, {i}] = {h[j, i]:.6g}, and the diagonal "
+                f"there {h[i, i]:.6g}, {h[j, j]:.6g}; sum x x' over tokens again"
+            )
+    return (h + h.T) / 2
+
+
+def _eigenvalues(gram: Float) -> Float:
+    unit = np.sqrt(gram.diagonal())
+    unit = np.where(unit > 0, unit, 1.0)
+    return np.asarray(np.linalg.eigvalsh(gram / np.outer(unit, unit)), np.float64)

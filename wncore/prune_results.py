@@ -1,0 +1,110 @@
+"""Pruned layers as documents and files: the report ``wncore.prune/1``, and weights that anything can load."""
+
+import json
+from collections.abc import Sequence
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from wncore.dumps.layer import Layer
+from wncore.dumps.write import write_tensors
+from wncore.layer_pruning import LayerPruning
+from wncore.pruning.methods import PruneSpec
+from wncore.pruning.patterns import SemiStructured
+from wncore.results import numbers
+
+SCHEMA = "wncore.prune/1"
+
+
+def prune_document(
+    source: str, prunings: Sequence[Sequence[LayerPruning]], settings: dict[str, Any], neurons: bool = True
+) -> dict[str, Any]:
+    """Build the document; `prunings` holds each layer's results by pattern: several patterns become ``runs``."""
+    head: dict[str, Any] = {"schema": SCHEMA, "source": source, **settings}
+    runs = [
+        {"pattern": str(run[0].pattern), "layers": [describe_layer(one, neurons) for one in run]}
+        for run in zip(*prunings, strict=True)
+    ]
+    return head | (runs[0] if len(runs) == 1 else {"runs": runs})
+
+
+def describe_layer(one: LayerPruning, neurons: bool = True) -> dict[str, Any]:
+    """Describe one pruned layer, with or without its neurons."""
+    condition = one.condition
+    layer: dict[str, Any] = {
+        "name": one.name,
+        "shape": list(one.weight.shape),
+        "tokens": one.calibration.tokens,
+        "tokens_holdout": one.calibration.holdout_tokens,
+        "method": one.spec.method,
+        "group": None if isinstance(one.pattern, SemiStructured) else one.spec.compared,
+        "resolved": resolved(one.spec),
+        "bits": one.spec.bits,
+        "pattern": str(one.pattern),
+        "zeros": one.zeros,
+        "relative_error": number(one.relative_error),
+        "relative_error_holdout": number(one.relative_error_holdout),
+        "damping": {"kind": one.spec.damping, "ridge": one.ridge, "raised": one.raised},
+        "condition": number(condition),
+        "rank": one.calibration.rank,
+        "warnings": one.warnings,
+    }
+    if neurons:
+        columns = {
+            "relative_error": one.neuron_error,
+            "relative_error_holdout": one.neuron_error_holdout,
+            "sparsity": one.neuron_sparsity,
+            "wasserstein_dense": one.wasserstein_dense,
+            "wasserstein_sparse": one.wasserstein_sparse,
+        }
+        layer["neurons"] = {name: None if column is None else numbers(column) for name, column in columns.items()}
+    return layer
+
+
+def resolved(spec: PruneSpec) -> bool:
+    """Whether the kept weights are the least-squares solution for their mask: OBS always ends there."""
+    return not spec.bits and (spec.resolve or spec.method == "obs")
+
+
+def number(value: float | None) -> float | None:
+    """Return a number for JSON, None if it is not finite."""
+    return value if value is not None and isfinite(value) else None
+
+
+def sweep_paths(path: Path, patterns: Sequence[str]) -> list[Path]:
+    """Name a file for each pattern: the path itself for one, else with the pattern in it.
+
+    >>> [str(path) for path in sweep_paths(Path("out.safetensors"), ["0.5", "2:4"])]
+    ['out-0.5.safetensors', 'out-2of4.safetensors']
+    """
+    if len(patterns) == 1:
+        return [path]
+    return [path.with_name(f"{path.stem}-{pattern.replace(':', 'of')}{path.suffix}") for pattern in patterns]
+
+
+def write_pruned(
+    path: Path,
+    layers: Sequence[Layer],
+    pruned: Sequence[LayerPruning],
+    document: dict[str, Any],
+    force: bool = False,
+) -> None:
+    """Write the weights of pruned layers under their own names, dense with exact zeros, and their biases.
+
+    The report without its neurons is in the metadata, under ``wncore.prune``.
+
+    Raises
+    ------
+    WncoreError
+        As `write_tensors`.
+    """
+    tensors: dict[str, NDArray] = {}
+    for layer, one in zip(layers, pruned, strict=True):
+        assert layer.weight is not None
+        tensors[layer.weight.name] = one.weight
+        if layer.bias is not None:
+            tensors[layer.bias.name] = layer.bias.read()[:, 0]
+    described = {"wncore.schema": "1", "wncore.prune": json.dumps(document, allow_nan=False)}
+    write_tensors(path, tensors, described, force)

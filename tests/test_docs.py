@@ -14,7 +14,7 @@ from wncore.dumps import write_dump
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-CORE = sorted((ROOT / "wncore").glob("*.py"))
+CORE = sorted(path for folder in ("", "pruning") for path in (ROOT / "wncore" / folder).glob("*.py"))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -25,10 +25,10 @@ def test_examples_of_the_pages(page, monkeypatch):
     assert failures == 0
 
 
-@pytest.mark.parametrize("path", CORE, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", CORE, ids=lambda path: f"{path.parent.name}.{path.stem}")
 def test_examples_of_the_core(path):
-    module = import_module("wncore" if path.stem == "__init__" else f"wncore.{path.stem}")
-    failures, _ = doctest.testmod(module)
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    failures, _ = doctest.testmod(import_module(".".join(parts).removesuffix(".__init__")))
     assert failures == 0
 
 

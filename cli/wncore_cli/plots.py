@@ -57,7 +57,7 @@ def _distances(make: Any, score: "LayerScore") -> Any:
     figure = make(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     live = score.wasserstein[~score.constant]
-    axes.settitle(title(f"{score.name}: {score.neurons} neurons, {score.tokens} tokens"))
+    axes.set_title(title(f"{score.name}: {score.neurons} neurons, {score.tokens} tokens"))
     quiet(axes)
     if not len(live):
         axes.text(0.5, 0.5, "every neuron is constant", transform=axes.transAxes, ha="center")
@@ -90,7 +90,7 @@ def _neurons(make: Any, layer: Any, score: "LayerScore", backend: Any, settings:
         if beyond:
             axes.text(0.98, 0.9, f"{beyond:.2%} beyond ±5", transform=axes.transAxes, ha="right", fontsize=9)
         error = score.wasserstein_error[neuron]
-        axes.settitle(f"neuron {neuron}: WD {score.wasserstein[neuron]:.3f} ± {error:.3f}", fontsize=10)
+        axes.set_title(f"neuron {neuron}: WD {score.wasserstein[neuron]:.3f} ± {error:.3f}", fontsize=10)
         quiet(axes)
     for axes in panels[len(score.top(6)) :]:
         axes.set_visible(False)
@@ -109,7 +109,7 @@ def _difficulty(make: Any, score: "LayerScore") -> Any:
     )
     axes.scatter(score.wasserstein, true, s=10, color=BLUE, alpha=0.7, linewidths=0, label="as measured")
     axes.set(xlabel="Wasserstein distance to a Gaussian (deviations)", ylabel="mapping difficulty", xlim=(0, None))
-    axes.settitle(title(f"{score.name}: mapping difficulty, {score.pairs} pairs"))
+    axes.set_title(title(f"{score.name}: mapping difficulty, {score.pairs} pairs"))
     quiet(axes)
     axes.legend(frameon=False)
     return figure

@@ -71,7 +71,9 @@ def real_table(backend):
     print("| layer | method |", " | ".join(f"{p} | held out" for p in patterns), "|\n|---|---|" + "---|" * 6)
     for name, settings in METHODS.items():
         spec = PruneSpec(patterns, **settings)
-        for layer, found in zip(layers, prune_layers(layers, backend, spec, wasserstein=False), strict=True):
+        for layer, found in zip(
+            layers, prune_layers(layers, backend, [spec] * len(layers), wasserstein=False), strict=True
+        ):
             errors = [error for one in found for error in (one.relative_error, one.relative_error_holdout)]
             row(f"{layer.name.removeprefix('model.')} | {name}", errors)
 

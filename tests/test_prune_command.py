@@ -214,3 +214,17 @@ def test_pictures_are_drawn(run, acts, tmp_path):
     code, _, err = run("prune", acts, "--sparsity", "0.5,2:4", "--layer", "a.up", "--plot", folder)
     assert code == 1
     assert "exists already" in err
+
+
+def test_each_neuron_may_have_a_sparsity_of_its_own(run, acts, tensors, tmp_path):
+    shares = {name: np.zeros(m) for name, m in SIZES.items()}
+    shares["a.up"][[2, 7]] = 0.75
+    wncore.dumps.write_tensors(tmp_path / "s.safetensors", {f"{name}.sparsity": s for name, s in shares.items()})
+    out = tmp_path / "p.safetensors"
+    found = document(run, acts, "--by-neuron", tmp_path / "s.safetensors", "-o", out)
+    assert (found["pattern"], found["layers"][1]["group"]) == ("by neuron", "row")
+    pruned = load_file(out)
+    np.testing.assert_array_equal((pruned["a.up.weight"] == 0).sum(axis=1), shares["a.up"] * D)
+    np.testing.assert_array_equal(pruned["a.gate.weight"], tensors["a.gate.weight"])
+    rest = shares["a.up"] == 0
+    np.testing.assert_array_equal(pruned["a.up.weight"][rest], tensors["a.up.weight"][rest])

@@ -138,3 +138,32 @@ def test_layers_that_cannot_be_pruned_are_left_out_and_named(run, tmp_path):
     assert code == 0
     assert "m" not in [line.split()[0] for line in out.splitlines() if line]
     assert "note: 1 layers lack a weight, or an input or gram, and are left out: m" in err
+
+
+@pytest.mark.parametrize(
+    ("tensors", "says"),
+    [
+        ({}, "lacks l.sparsity; it holds nothing"),
+        ({"m.sparsity": np.zeros(6)}, "lacks l.sparsity; it holds m.sparsity"),
+        ({"l.sparsity": np.zeros(5)}, "is F64 (5,); 6 floats are needed, one a neuron"),
+        ({"l.sparsity": np.zeros(6, np.uint8)}, "is U8 (6,); 6 floats are needed"),
+        ({"l.sparsity": np.full(6, np.nan)}, "l.sparsity holds NaN or infinity: 6 of its 6 values"),
+        ({"l.sparsity": np.full(6, 1.5)}, "a sparsity lies between 0 (dense) and 1 (all zeros); got 1.5"),
+    ],
+)
+def test_bad_sparsities_by_neuron(run, acts, tmp_path, tensors, says):
+    from wncore.dumps import write_tensors
+
+    write_tensors(tmp_path / "s.safetensors", tensors)
+    check(run, acts, says, "--by-neuron", tmp_path / "s.safetensors")
+
+
+def test_a_sparsity_by_neuron_needs_rows(run, acts, tmp_path):
+    from wncore.dumps import write_tensors
+
+    write_tensors(tmp_path / "s.safetensors", {"l.sparsity": np.full(6, 0.5)})
+    check(run, acts, "needs the comparison group row or row-block, not layer",
+          "--by-neuron", tmp_path / "s.safetensors", "--group", "layer")  # fmt: skip
+    code, _, err = run("prune", acts, "--by-neuron", tmp_path / "s.safetensors", "--sparsity", "0.5")
+    assert code == 2
+    assert "--by-neuron takes the place of --sparsity" in err

@@ -82,11 +82,11 @@ class LayerPruning:
 
 
 def prune_layers(
-    layers: Iterable[Layer], backend: Backend, spec: PruneSpec, **settings: Any
+    layers: Iterable[Layer], backend: Backend, specs: Iterable[PruneSpec], **settings: Any
 ) -> Iterator[list[LayerPruning]]:
-    """Prune layer after layer, as `prune_layer`; neighbours that share an input share its Gram matrix."""
+    """Prune layer after layer, each by its spec, as `prune_layer`; neighbours with one input share its Gram matrix."""
     before: tuple[Layer, Calibration] | None = None
-    for layer in layers:
+    for layer, spec in zip(layers, specs, strict=True):
         shared = before[1] if before and layer.input is not None and before[0].input is layer.input else None
         found = prune_layer(layer, backend, spec, calibration=shared, **settings)
         before = layer, found[0].calibration

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from wncore_cli import options, printable
 
 if TYPE_CHECKING:
     from wncore.layer_pruning import LayerPruning
+    from wncore.pruning.methods import PruneSpec
 
 PUBLISHED = {"method": "sparsegpt", "group": "block", "damping": "published", "resolve": False}
 """The program of arXiv:2301.00774, but for its counts: it prunes one weight more in each block, and more at ties."""
@@ -48,6 +50,12 @@ class Patterns(click.ParamType):
     show_default=True,
     type=Patterns(),
     help="Share of zeros, or N:M: N of every M inputs are kept. A list (0.5,0.6,2:4) gives a file for each.",
+)
+@click.option(
+    "--by-neuron",
+    type=options.SOURCE,
+    metavar="FILE",
+    help="In place of --sparsity: a safetensors file with {layer}.sparsity, a share for each neuron.",
 )
 @click.option(
     "--method",
@@ -103,6 +111,7 @@ def prune(
     force: bool,
     as_json: bool,
     sparsity: tuple,
+    by_neuron: Path | None,
     layers: tuple[str, ...],
     top: int,
     plot: Path | None,
@@ -131,16 +140,20 @@ def prune(
     from wncore.results import to_json
 
     spec = PruneSpec(sparsity, **_method(chosen))
+    if by_neuron and click.get_current_context().get_parameter_source("sparsity") is ParameterSource.COMMANDLINE:
+        raise click.UsageError("--by-neuron takes the place of --sparsity; leave one of the two out")
     dump = open_dump(*sources, length=length)
     names = options.match_layers(list(dump.layers), layers)
     ready = prunable_layers(dump, names)
+    specs = [_by_neuron(by_neuron, layer, spec) if by_neuron else spec for layer in ready]
+    sparsity = specs[0].patterns
     files = sweep_paths(output, [str(pattern) for pattern in sparsity]) if output else []
     _check_files(files, dump, force)
     pictures = _pictures(plot, ready, sparsity, force)
     engine = options.make_backend(backend, device, threads)
 
     work = {"memory": memory} | {key: chosen[key] for key in ("ridge", "holdout", "skip_tokens", "wasserstein")}
-    prunings = _run(ready, engine, spec, work, quiet)
+    prunings = _run(ready, specs, engine, work, quiet)
     if not quiet:
         for note in _notes(dump, names, prunings, output):
             click.echo(f"note: {printable(note)}", err=True)
@@ -178,6 +191,17 @@ def _method(chosen: dict[str, Any]) -> dict[str, Any]:
     return given
 
 
+def _by_neuron(path: Path, layer: Any, spec: "PruneSpec") -> "PruneSpec":
+    """Read a layer's sparsities; neurons that have one each are not compared with each other."""
+    from dataclasses import replace
+
+    from wncore.dumps.columns import read_column
+    from wncore.pruning.patterns import Unstructured
+
+    shares = read_column(path, layer.name, "sparsity", layer.weight.rows)
+    return replace(spec, patterns=(Unstructured(tuple(shares.tolist())),), group=spec.group or "row")
+
+
 def _check_files(files: list[Path], dump: Any, force: bool) -> None:
     from wncore.errors import InputError
     from wncore.files import check_output
@@ -203,12 +227,12 @@ def _pictures(folder: Path | None, layers: list, patterns: tuple, force: bool) -
     return [flat[i : i + len(patterns)] for i in range(0, len(flat), len(patterns))]
 
 
-def _run(layers: list, engine: Any, spec: Any, work: dict[str, Any], quiet: bool) -> list[list["LayerPruning"]]:
+def _run(layers: list, specs: list, engine: Any, work: dict[str, Any], quiet: bool) -> list[list["LayerPruning"]]:
     from tqdm import tqdm
 
     from wncore.layer_pruning import check_memory, prune_layers
 
-    for layer in layers:  # what cannot be done is said before any work
+    for layer, spec in zip(layers, specs, strict=True):  # what cannot be done is said before any work
         check_memory(layer.name, layer.weight.rows, layer.weight.columns, len(spec.patterns), work["memory"])
         spec.cells(layer.weight.rows, layer.weight.columns)
         if layer.input is not None:
@@ -217,7 +241,7 @@ def _run(layers: list, engine: Any, spec: Any, work: dict[str, Any], quiet: bool
     found = []
     with closing(bar):
         bar.set_description(printable(layers[0].name), refresh=False)
-        for results in prune_layers(layers, engine, spec, tick=lambda _: bar.refresh(), **work):
+        for results in prune_layers(layers, engine, specs, tick=lambda _: bar.refresh(), **work):
             found.append(results)
             bar.update()
             bar.set_description(printable(layers[min(len(found), len(layers) - 1)].name), refresh=False)

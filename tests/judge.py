@@ -60,7 +60,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int | s
 def problem(
     capsys: pytest.CaptureFixture[str], *sources: Path, names: str = "", options: tuple[str, ...] = ()
 ) -> str | None:
-    """Say what is wrong with the answers of ``score`` and ``inspect``, or None; `names`: also names the culprit."""
+    """Say what is wrong with the answers of the commands, or None; `names`: also names the culprit."""
     common = ["--json", "--quiet", "--backend", "numpy", *options, *sources]
     code, out, err = run(capsys, "score", *common)
     fault = wrong_error(code, out, err, sources, names) if code else err or wrong_scores(out, sources)
@@ -71,7 +71,11 @@ def problem(
     unsound = "NaN or infinity" in err or "overflow" in err  # of tensors that score has no use for
     if fault is None and inspected and not code and not unsound:
         fault = f"refuses what score accepts: {err}"
-    return f"inspect: {fault}" if fault else None
+    if fault:
+        return f"inspect: {fault}"
+    code, out, err = run(capsys, "prune", "--iterations", "2", *common)
+    fault = wrong_error(code, out, err, sources, names) if code else err or wrong_prunings(out)
+    return f"prune: {fault}" if fault else None
 
 
 def refusal(capsys: pytest.CaptureFixture[str], *sources: Path) -> str:
@@ -147,6 +151,19 @@ def wrong_scores(out: str, sources: tuple[Path, ...]) -> str | None:
         varied = np.ptp(wide, axis=0) > 1e-6 * np.abs(wide).max(axis=0)  # others may count as constant
         if not ((low - 1e-5 <= want) & (want <= high + 1e-5))[varied].all():
             return f"{layer['name']} has distances from {low} to {high}, not {want}"
+    return None
+
+
+def wrong_prunings(out: str) -> str | None:
+    """Look for errors that are none, and for zeros that are missing."""
+    if _not_json(out):
+        return _not_json(out)
+    for layer in json.loads(out)["layers"]:
+        m, d = layer["shape"]
+        if layer["zeros"] < m * d // 2:
+            return f"{layer['name']} has {layer['zeros']} zeros, of {m} x {d}"
+        if any(layer[key] is None or layer[key] < 0 for key in ("relative_error", "relative_error_holdout")):
+            return f"{layer['name']} has errors {layer['relative_error']}, {layer['relative_error_holdout']}"
     return None
 
 

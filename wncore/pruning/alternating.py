@@ -20,11 +20,11 @@ def admm(w: ArrayLike, damped: Damped, cells: Cells, iterations: int) -> tuple[F
     ALPS, Meng et al. 2024, arXiv:2406.07831, which raises the penalty by how much the mask has changed; a fixed
     schedule of 60 steps gives a lower error than its rule and depends on no rounding.
     """
-    unit = np.sqrt(damped.h.diagonal())
-    dense, alive = np.asarray(w, np.float64) * unit, ~damped.dead
+    weights, unit, alive = np.asarray(w, np.float64), np.sqrt(damped.h.diagonal()), ~damped.dead
+    dense = weights * unit * alive
     eigenvalues, basis = np.linalg.eigh(damped.h / np.outer(unit, unit))
     target = dense @ basis * eigenvalues
-    mask = select(np.abs(dense) * alive, cells)
+    mask = select(np.abs(dense), cells)
     sparse = np.where(mask, dense, 0.0)
     dual = np.zeros_like(dense)
     for penalty in np.geomspace(*PENALTIES, iterations):
@@ -33,4 +33,4 @@ def admm(w: ArrayLike, damped: Damped, cells: Cells, iterations: int) -> tuple[F
         mask = select(np.abs(wanted) * alive, cells)
         sparse = np.where(mask, wanted, 0.0)
         dual += penalty * (close - sparse)
-    return sparse / unit, mask
+    return np.where(alive, sparse / unit, weights * mask), mask

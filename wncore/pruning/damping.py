@@ -44,7 +44,7 @@ def chosen_ridge(tokens: int, inputs: int) -> float:
     >>> chosen_ridge(tokens=262_144, inputs=576), chosen_ridge(tokens=5_760, inputs=576)
     (0.01, 0.1)
     """
-    return min(1.0, max(0.01, inputs / tokens))
+    return min(1.0, max(0.01, inputs / max(tokens, 1)))
 
 
 def ladder(ridge: float, raised: int) -> float:
@@ -55,35 +55,41 @@ def ladder(ridge: float, raised: int) -> float:
 def damp(h: ArrayLike, ridge: float, damping: Damping = "unit-diagonal", unit: float = 2.0**-53) -> Damped:
     """Add a ridge to a Gram matrix, the first of a fixed ladder with which it can be factorised: (d, d) -> Damped.
 
-    H + ridge diag(H), or H + ridge mean(diag H) I if published. A factorisation counts if no pivot is below
-    2 d `unit` of its diagonal element: rounding could have made it.
+    H + ridge diag(H), or H + ridge mean(diag H) I if published. Scaled to a diagonal of 1, the matrix must stay
+    positive definite when 4 d `unit` is taken from its diagonal: as much as rounding could have added.
 
     Raises
     ------
     InputError
-        If the ridge is negative or not finite, or no rung of the ladder will do: the matrix is not positive
-        semidefinite.
+        If the ridge is negative or not finite, or the matrix is not positive semidefinite: then no ridge up to 1, which
+        would be enough for any that is, will do.
 
     >>> damp([[4.0, 4.0], [4.0, 4.0]], ridge=0.0).ridge     # rank one
     1e-08
     """
     if not 0 <= ridge < np.inf:
-        raise InputError(f"a ridge is a positive number; got {ridge}")
+        raise InputError(f"a ridge is a positive number, or 0; got {ridge}")
     gram = np.asarray(h, np.float64)
     diagonal = gram.diagonal()
     dead = diagonal == 0
     unit_ridge = np.full(len(gram), diagonal.mean()) if damping == "published" else diagonal
     for raised in range(RUNGS):
+        if ladder(ridge, raised) > max(ridge, 1.0):
+            break
         damped = gram + np.diag(ladder(ridge, raised) * unit_ridge)
         np.fill_diagonal(damped, np.where(dead, 1.0, damped.diagonal()))
         if _positive_definite(damped, unit):
             return Damped(damped, dead, ladder(ridge, raised), raised)
-    raise InputError("the Gram matrix is not positive semidefinite, whatever ridge is added; capture it again")
+    raise InputError("the Gram matrix is not positive semidefinite, whatever the ridge; sum x x' over tokens again")
 
 
 def _positive_definite(h: Float, unit: float) -> bool:
+    diagonal = h.diagonal()
+    if not (diagonal > 0).all():
+        return False
+    scale = np.sqrt(diagonal)
     try:
-        pivots = np.square(np.linalg.cholesky(h).diagonal()) / h.diagonal()
+        factor = np.linalg.cholesky(h / scale / scale[:, None] - 4 * len(h) * unit * np.eye(len(h)))
     except np.linalg.LinAlgError:
         return False
-    return bool(np.min(pivots, initial=1.0) > 2 * len(h) * unit)
+    return bool(np.isfinite(factor).all())

@@ -10,7 +10,7 @@ from wncore.errors import InputError
 from wncore.normal import Float
 from wncore.pruning.alternating import admm
 from wncore.pruning.cells import BLOCK, Cells, Group, cells_of, select
-from wncore.pruning.damping import Damped, Damping, damp
+from wncore.pruning.damping import DAMPINGS, Damped, Damping, damp
 from wncore.pruning.greedy import obs
 from wncore.pruning.least_squares import resolve
 from wncore.pruning.patterns import Pattern
@@ -54,6 +54,12 @@ class PruneSpec:
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise InputError(f"there is no pruning method {self.method!r}; choose one of {', '.join(METHODS)}")
+        if self.damping not in DAMPINGS:
+            raise InputError(f"there is no damping {self.damping!r}; choose one of {', '.join(DAMPINGS)}")
+        if not self.patterns:
+            raise InputError("there is no pattern to prune by; give one, Unstructured(0.5) say")
+        if not 0 <= self.ridge < np.inf:
+            raise InputError(f"a ridge is a positive number, or 0; got {self.ridge}")
         if self.bits is not None and not 2 <= self.bits <= 8:
             raise InputError(f"weights are rounded to 2 to 8 bits; got {self.bits}")
         if self.bits is not None and self.resolve:

@@ -15,11 +15,13 @@ Choose = Callable[[Float, int], NDArray[np.bool_]]
 
 
 def inverse_factor(h: ArrayLike) -> NDArray:
-    """Return the upper Cholesky factor of the inverse, H^-1 = U'U: (d, d) -> (d, d).
+    """Return the upper triangular U with H^-1 = U'U: (d, d) -> (d, d).
 
-    1 / U_jj^2 is what is left of H_jj when input j has been explained by the inputs to its right.
+    1 / U_jj^2 is what is left of H_jj when input j has been explained by the inputs to its right. H read from its end
+    has a Cholesky factor that, read from its own end, is U^-1: H itself need not be inverted, which rounds more.
     """
-    return np.linalg.cholesky(np.linalg.inv(np.array(h, np.float64))).T
+    backwards = np.linalg.cholesky(np.array(h, np.float64)[::-1, ::-1])
+    return np.triu(np.linalg.inv(backwards[::-1, ::-1]))
 
 
 def sparsegpt(

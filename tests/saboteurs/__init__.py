@@ -1,11 +1,24 @@
 """Backends that are wrong in one way each, as one might be by mistake: the conformance suite must reject every one.
 
-One backend, `right.RightInFloat32`, is right in plain float32 without any trick: the suite must let it pass.
+One backend, `right.RightInFloat32`, is right in plain float32 without any trick: the suite must let it pass. Those that
+prune or solve wrongly do one of its `steps` otherwise.
 """
 
-from saboteurs import bounds, conversions, difficulty, distance, histogram, routing
+from saboteurs import (
+    bounds,
+    conversions,
+    difficulty,
+    distance,
+    gram,
+    histogram,
+    pruned_weights,
+    pruned_zeros,
+    resolving,
+    routing,
+)
 from saboteurs.base import Saboteur
 
 ALL = Saboteur.__subclasses__()
+MODULES = (bounds, difficulty, distance, gram, histogram, pruned_weights, pruned_zeros, resolving, routing)
 
-__all__ = ["ALL", "bounds", "conversions", "difficulty", "distance", "histogram", "routing"]
+__all__ = ["ALL", "MODULES", "conversions"]

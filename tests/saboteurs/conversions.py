@@ -49,3 +49,12 @@ class RefusesEverything(Saboteur):
 
     def routed_linear(self, x, weights, bias, labels):
         self._refuse()
+
+    def gram(self, x, labels, k):
+        self._refuse()
+
+    def prune(self, w, h, spec):
+        self._refuse()
+
+    def resolve(self, w, h, mask):
+        self._refuse()

@@ -3,6 +3,7 @@
 import numpy as np
 from scipy.special import ndtr, ndtri
 
+from saboteurs.steps import Steps
 from wncore.normal import density
 from wncore.reference import NumpyBackend
 from wncore.wasserstein import gaussian_distance
@@ -28,8 +29,8 @@ def cells(z):
     return np.where(z[0] == z[-1], 0, np.where((low < z) & (z < high), crossed, outside))
 
 
-class RightInFloat32(NumpyBackend):
-    """Straightforward NumPy in the dtype of its input."""
+class RightInFloat32(Steps, NumpyBackend):
+    """Straightforward NumPy in the dtype of its input; of sums over tokens, those over a few."""
 
     def gaussian_distance(self, y):
         if y.dtype == np.float64:
@@ -49,3 +50,12 @@ class RightInFloat32(NumpyBackend):
         for expert, weight in enumerate(weights):
             out[labels == expert] = x[labels == expert] @ weight.T
         return out if bias is None else out + bias
+
+    def gram(self, x, labels, k):
+        grams, sums = np.zeros((k, x.shape[1], x.shape[1])), np.zeros((k, x.shape[1]))
+        for first in range(0, len(x), 512):
+            for c in range(k):
+                part = x[first : first + 512][labels[first : first + 512] == c]
+                grams[c] += part.T @ part
+                sums[c] += part.sum(axis=0)
+        return grams, sums, np.bincount(labels, minlength=k)

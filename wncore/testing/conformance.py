@@ -5,7 +5,7 @@ Run them by ``wncore certify NAME``, or ``pytest -p wncore.testing.plugin --pyar
 """
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import ml_dtypes
 import numpy as np
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from wncore.backend import Backend
 from wncore.testing.contracts import BOUNDS, CONTRACTS, DIFFICULTY, DISTANCE, HISTOGRAM, Contract
-from wncore.testing.contracts.contract import SIZES
+from wncore.testing.contracts.contract import SIZES, Answers, Arguments, length, part
 from wncore.testing.tolerance import UNIT
 from wncore.testing.trial import Trial
 from wncore.wasserstein import gaussian_distance
@@ -28,6 +28,8 @@ def parametrize(contracts: Sequence[Contract]) -> pytest.MarkDecorator:
 
 each = parametrize(CONTRACTS)
 zero_if_constant = parametrize([DISTANCE, BOUNDS, DIFFICULTY])
+by_neuron = parametrize([contract for contract in CONTRACTS if contract.neurons])
+additive = parametrize([contract for contract in CONTRACTS if contract.tokens])
 
 
 def test_is_a_backend(wncore_trial: Trial) -> None:
@@ -100,6 +102,8 @@ def test_writes_into_no_argument(wncore_trial: Trial, contract: Contract) -> Non
         native = wncore_trial.native(contract, arguments, dtype)
         wncore_trial.call(contract, native)
         for name, value in arguments.items():
+            if not isinstance(value, np.ndarray):
+                continue
             after = wncore_trial.backend.to_numpy(native[name])
             np.testing.assert_array_equal(after, value, err_msg=f"{contract.operation} wrote into {name}")
 
@@ -136,28 +140,34 @@ def test_matches_the_definition(wncore_trial: Trial, contract: Contract, data: s
     wncore_trial.check(contract, wncore_trial.ask(contract, arguments, dtype), arguments, dtype)
 
 
-@each
+@by_neuron
 @given(data=st.data())
 def test_splits_over_neurons(wncore_trial: Trial, contract: Contract, data: st.DataObject) -> None:
     """Neurons may be given in two calls."""
     dtype, arguments = wncore_trial.draw(data.draw, contract)
-    neurons = contract.width(arguments)
-    cut = data.draw(st.integers(0, neurons), label="cut")
-    ends = [(first, last) for first, last in [(0, cut), (cut, neurons)] if first < last]
-    parts = [wncore_trial.ask(contract, contract.part(arguments, *part), dtype) for part in ends]
+    parts = in_two_calls(wncore_trial, contract, contract.neurons, arguments, dtype, data)
     joined = tuple(np.concatenate(both, axis=contract.neurons_of_answers) for both in zip(*parts, strict=True))
     wncore_trial.check(contract, joined, arguments, dtype)
 
 
+@additive
 @given(data=st.data())
-def test_histograms_add_up(wncore_trial: Trial, data: st.DataObject) -> None:
+def test_adds_up_over_tokens(wncore_trial: Trial, contract: Contract, data: st.DataObject) -> None:
     """f(a ++ b) = f(a) + f(b): tokens may be given in two calls."""
-    dtype, arguments = wncore_trial.draw(data.draw, HISTOGRAM)
-    y, edges = arguments["y"], arguments["edges"]
-    cut = data.draw(st.integers(0, len(y)), label="cut")
-    batches = [{"y": batch, "edges": edges} for batch in (y[:cut], y[cut:]) if len(batch)]
-    parts = [wncore_trial.ask(HISTOGRAM, batch, dtype) for batch in batches]
-    wncore_trial.check(HISTOGRAM, tuple(np.sum(both, axis=0) for both in zip(*parts, strict=True)), arguments, dtype)
+    dtype, arguments = wncore_trial.draw(data.draw, contract)
+    parts = in_two_calls(wncore_trial, contract, contract.tokens, arguments, dtype, data)
+    added = tuple(np.sum(both, axis=0) for both in zip(*parts, strict=True))
+    wncore_trial.check(contract, added, arguments, dtype)
+
+
+def in_two_calls(
+    trial: Trial, contract: Contract, axes: Mapping[str, int], arguments: Arguments, dtype: str, data: st.DataObject
+) -> list[Answers]:
+    """Cut the arguments in two along the axes, and return the answers for each half that is not empty."""
+    whole = length(arguments, axes)
+    cut = data.draw(st.integers(0, whole), label="cut")
+    ends = [(first, last) for first, last in [(0, cut), (cut, whole)] if first < last]
+    return [trial.ask(contract, part(arguments, axes, *half), dtype) for half in ends]
 
 
 @given(data=st.data())

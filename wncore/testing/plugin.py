@@ -4,11 +4,13 @@ It is no ``pytest11`` entry point, which would import the core into every pytest
 """
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from threadpoolctl import threadpool_limits
 
 from wncore.backend import get_backend
 from wncore.files import replacing
@@ -48,13 +50,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(scope="session")
-def wncore_trial(pytestconfig: pytest.Config) -> Any:
-    """Build the backend under test."""
+def wncore_trial(pytestconfig: pytest.Config) -> Iterator[Any]:
+    """Build the backend under test; BLAS has one thread, unless it asks for more, since small matrices gain by none."""
     from wncore.testing.trial import Trial  # not before pytest can rewrite its assertions
 
     name = option(pytestconfig, "backend")
     backend = pytestconfig.stash[BACKEND] = get_backend(name, **option(pytestconfig, "options"))
-    return Trial(name, backend, pytestconfig.stash[LEDGER])
+    with threadpool_limits(1, user_api="blas"):
+        yield Trial(name, backend, pytestconfig.stash[LEDGER])
 
 
 @pytest.hookimpl(wrapper=True)

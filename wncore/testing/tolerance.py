@@ -8,9 +8,21 @@ at random (Higham and Mary 2019, doi:10.1137/18M1226312); the scale comes from e
 import numpy as np
 from numpy.typing import ArrayLike
 
+from wncore.normal import Float
+
 FACTOR = 8.0
 UNIT = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
 """Unit roundoff of each dtype: half the distance from 1 to the next number."""
+
+
+def budget(dtype: str, terms: ArrayLike, scale: ArrayLike) -> Float:
+    """Return how far off each element may be: 8 sqrt(terms) u(dtype) scale."""
+    return FACTOR * np.sqrt(terms) * UNIT[dtype] * np.asarray(scale, np.float64)
+
+
+def only_if(right: bool) -> float:
+    """Return the share where nothing is forgiven: 0 if right, infinite if not."""
+    return 0.0 if right else np.inf
 
 
 def share(got: ArrayLike, want: ArrayLike, dtype: str, terms: ArrayLike, scale: ArrayLike) -> float:
@@ -27,8 +39,7 @@ def share(got: ArrayLike, want: ArrayLike, dtype: str, terms: ArrayLike, scale: 
     answer, truth = np.asarray(got, np.float64), np.asarray(want, np.float64)
     if answer.shape != truth.shape:
         return np.inf
-    budget = FACTOR * np.sqrt(terms) * UNIT[dtype] * np.asarray(scale, np.float64)
     with np.errstate(all="ignore"):
         gap = np.abs(answer - truth)
-        used = np.where(gap == 0, 0.0, gap / budget)
+        used = np.where(gap == 0, 0.0, gap / budget(dtype, terms, scale))
     return float(np.max(np.where(np.isnan(used), np.inf, used), initial=0.0))

@@ -38,11 +38,11 @@ class Trial:
         return dtype, contract.make(np.random.default_rng(seed), dtype, **choices)
 
     def native(self, contract: Contract, arguments: Arguments, dtype: str) -> Arguments:
-        """Hand copies of the arguments over to the backend."""
+        """Hand copies of the arguments over to the backend; what is no array is passed as it is."""
 
         def convert(name: str, value: Any) -> Any:
-            if value is None:
-                return None
+            if not isinstance(value, np.ndarray):
+                return value
             own = "int64" if value.dtype.kind == "i" else "float64" if name in contract.wide else dtype
             return self.backend.asarray(value.astype(own), own)
 

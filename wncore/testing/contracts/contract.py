@@ -1,7 +1,7 @@
 """What the suite has to know about an operation."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ class Contract:
     choose: Callable[[Draw, str], dict[str, Any]]
     """Draw sizes and kinds, each with its label: (draw, dtype) -> keywords of `make`."""
     make: Callable[..., Arguments]
-    """Build arguments by name: (rng, dtype, **choices) -> NumPy arrays that hold numbers of that dtype, or None."""
+    """Build arguments by name: (rng, dtype, **choices) -> arrays of numbers that fit the dtype, or what is no array."""
     corners: Sequence[Mapping[str, Any]]
     """Choices that are tried on every run, beside `SIZES`."""
     judge: Callable[[Answers, Arguments, str], dict[str, float]]
@@ -33,9 +33,11 @@ class Contract:
     """Shape of each answer."""
     kinds: tuple[str, ...]
     """Dtype of each answer; "kept" is the arguments'."""
-    neurons: Mapping[str, int]
-    """The axis of the neurons in each argument that has one."""
+    neurons: Mapping[str, int] = field(default_factory=dict)
+    """The axis of the neurons in each argument that has one; none if they cannot be given in two calls."""
     neurons_of_answers: int = 0
+    tokens: Mapping[str, int] = field(default_factory=dict)
+    """The axis of the tokens in each argument that has one, if the answers of two calls add up."""
     wide: frozenset[str] = frozenset()
     """Arguments that are float64 whatever the dtype of the others."""
     dtypes: tuple[str, ...] = ()
@@ -47,17 +49,19 @@ class Contract:
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         printer.text(repr(self))  # Hypothesis would list every field of a dataclass
 
-    def part(self, arguments: Arguments, first: int, last: int) -> Arguments:
-        """Return the arguments for the neurons first..last alone."""
 
-        def cut(name: str, value: Any) -> Any:
-            if value is None or name not in self.neurons:
-                return value
-            return value.take(np.arange(first, last), axis=self.neurons[name])
+def part(arguments: Arguments, axes: Mapping[str, int], first: int, last: int) -> Arguments:
+    """Return the arguments for first..last of the neurons, or of the tokens, whose axes are given."""
 
-        return {name: cut(name, value) for name, value in arguments.items()}
+    def cut(name: str, value: Any) -> Any:
+        if value is None or name not in axes:
+            return value
+        return value.take(np.arange(first, last), axis=axes[name])
 
-    def width(self, arguments: Arguments) -> int:
-        """Return the number of neurons m."""
-        name, axis = next(iter(self.neurons.items()))
-        return arguments[name].shape[axis]
+    return {name: cut(name, value) for name, value in arguments.items()}
+
+
+def length(arguments: Arguments, axes: Mapping[str, int]) -> int:
+    """Return how many neurons, or tokens, there are."""
+    name, axis = next(iter(axes.items()))
+    return arguments[name].shape[axis]

@@ -1,0 +1,1 @@
+"""The contract of `prune`: `contract` says what is asked for, `matrix` how each matrix is judged."""

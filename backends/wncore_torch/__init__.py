@@ -18,8 +18,12 @@ from wncore.normal import quantile_cells
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from wncore.pruning.methods import PruneSpec
+
 BLOCK = 2**22
 """Outputs in a block of neurons: 32 MiB for each float64 array of them."""
+CHUNK = 2**10
+"""Tokens whose products are summed in the input's dtype."""
 
 
 class TorchBackend:
@@ -169,6 +173,36 @@ class TorchBackend:
                 out = x.new_empty(len(x), weights.shape[1])
                 out[order] = torch.cat(parts)
         return out if bias is None else out + bias
+
+    def gram(self, x: "Tensor", labels: "Tensor", k: int) -> tuple["Tensor", "Tensor", "Tensor"]:
+        """Sum the products of a thousand tokens in the input's dtype, all else in float64."""
+        torch, d = self.torch, x.shape[1]
+        grams, sums = (torch.zeros(k, *shape, dtype=torch.float64, device=x.device) for shape in ((d, d), (d,)))
+        counts = labels.bincount(minlength=k)
+        clusters: list[Any] = [x.split(CHUNK)]  # one expert copies nothing
+        if k > 1:
+            order = labels.argsort(stable=True).split(counts.tolist())
+            clusters = [(x[tokens] for tokens in cluster.split(CHUNK)) for cluster in order]
+        with _full_precision(torch):
+            for c, chunks in enumerate(clusters):
+                for chunk in chunks:
+                    grams[c] += chunk.T @ chunk
+                    sums[c] += chunk.sum(0, dtype=torch.float64)
+        return grams, sums, counts
+
+    def prune(self, w: "Tensor", h: "Tensor", spec: "PruneSpec") -> tuple["Tensor", "Tensor", "Tensor"]:
+        """Factorise in float64; `wncore_torch.pruning` says why."""
+        from wncore_torch.pruning import prune
+
+        with _full_precision(self.torch):
+            return prune(w, h, spec)
+
+    def resolve(self, w: "Tensor", h: "Tensor", mask: "Tensor") -> "Tensor":
+        """Solve the systems of many rows at once, in float64."""
+        from wncore_torch.pruning import resolve
+
+        with _full_precision(self.torch):
+            return resolve(w, h, mask)
 
     def _blocks(self, work: Callable[..., Any], y: "Tensor", *others: "Tensor") -> Any:
         """Do `work` on blocks of neurons, the outputs (n, m) transposed to rows, and join its answers."""

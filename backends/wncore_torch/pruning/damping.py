@@ -1,0 +1,77 @@
+"""Making Gram matrices positive definite, each by the first ridge of the core's ladder that will do."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from wncore.errors import InputError
+from wncore.pruning.damping import RUNGS, Damping, ladder
+
+UNIT = 2.0**-53
+"""Unit roundoff of float64."""
+
+
+@dataclass(frozen=True, eq=False)
+class Damped:
+    """Positive definite matrices in float64, what made them so, and their factors, made when asked for."""
+
+    h: Tensor
+    """(k, d, d)"""
+    dead: Tensor
+    """(k, d) inputs that are zero on every token; 1 stands on their diagonal."""
+    ridge: Tensor
+    """(k,)"""
+    raised: Tensor
+    """(k,)"""
+
+    @cached_property
+    def inverse_factor(self) -> Tensor:
+        """The upper U with H^-1 = U'U, by no inverse: H = RR' with R upper is Cholesky from the end, and U = R^-1."""
+        upper = torch.linalg.cholesky(self.h.flip(1, 2)).flip(1, 2)
+        eye = torch.eye(upper.shape[1], dtype=upper.dtype, device=upper.device)
+        return torch.linalg.solve_triangular(upper, eye.expand_as(upper), upper=True)
+
+    @cached_property
+    def unit(self) -> Tensor:
+        """(k, d): divided by it on both sides, H has a unit diagonal."""
+        return self.h.diagonal(dim1=1, dim2=2).sqrt()
+
+    @cached_property
+    def spectrum(self) -> tuple[Tensor, Tensor]:
+        """Eigenvalues (k, d) and eigenvectors (k, d, d) of H with a unit diagonal."""
+        return torch.linalg.eigh(self.h / (self.unit[:, :, None] * self.unit[:, None]))
+
+
+def damp(h: Tensor, ridge: float, damping: Damping) -> Damped:
+    """Add the first ridge of the ladder with which each matrix can be factorised: (k, d, d).
+
+    Raises
+    ------
+    InputError
+        If no rung of the ladder will do for one of them.
+    """
+    before = h.diagonal(dim1=1, dim2=2).double()
+    dead = before == 0
+    share = before.mean(dim=1, keepdim=True) if damping == "published" else before
+    rungs = [rung for rung in (ladder(ridge, raised) for raised in range(RUNGS)) if rung <= max(ridge, 1.0)]
+    ridges = before.new_tensor(rungs)
+    damped, raised = h.to(torch.float64, copy=True), torch.zeros_like(before[:, 0], dtype=torch.int64)
+    for _ in rungs:
+        diagonal = before + ridges[raised, None] * share
+        damped.diagonal(dim1=1, dim2=2).copy_(torch.where(dead, 1.0, diagonal))
+        good = _positive_definite(damped)
+        if good.all():
+            return Damped(damped, dead, ridges[raised], raised)
+        raised = raised + ~good
+    raise InputError("a Gram matrix is not positive semidefinite, whatever the ridge; sum x x' over tokens again")
+
+
+def _positive_definite(h: Tensor) -> Tensor:
+    diagonal = h.diagonal(dim1=1, dim2=2)
+    scale = diagonal.sqrt()
+    scaled = (h / scale[:, None]).div_(scale[:, :, None])
+    scaled.diagonal(dim1=1, dim2=2).sub_(4 * h.shape[1] * UNIT)
+    factor, info = torch.linalg.cholesky_ex(scaled)
+    return (diagonal > 0).all(dim=1) & (info == 0) & factor.diagonal(dim1=1, dim2=2).isfinite().all(dim=1)

@@ -2,20 +2,24 @@
 
 Each operation works on blocks of neurons, transposed so that a neuron's outputs lie side by side. A block belongs to
 one thread, and no sum crosses a block, so results do not depend on the number of threads or on the width of a tile.
+Gram matrices and pruning are matrix products: BLAS on one thread for each tile of rows, for the same reason.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from wncore.errors import InputError
-from wncore.fast import bounds, difficulty, distance, histogram
+from wncore.fast import bounds, difficulty, distance, grams, histogram
 from wncore.fast.blocks import WIDTH
+from wncore.fast.pruning import least_squares, methods
 from wncore.normal import quantile_cells
+from wncore.pruning.methods import PruneSpec
 from wncore.reference import NumpyBackend
 
 
@@ -94,7 +98,31 @@ class NumbaBackend(NumpyBackend):
                 out += bias
         return out
 
+    def gram(self, x: np.ndarray, labels: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Let BLAS multiply a few thousand tokens in the input's dtype, and add those products in float64."""
+        with self._one_blas_thread():
+            return grams.gram(x, labels, k, self._each)
+
+    def prune(self, w: np.ndarray, h: np.ndarray, spec: PruneSpec) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Prune expert by expert, each on all threads."""
+        with self._one_blas_thread():
+            return methods.prune(w, h, spec, self._each)
+
+    def resolve(self, w: np.ndarray, h: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """Factorise for each row, rows in parallel."""
+        with self._one_blas_thread():
+            experts = zip(w, h, mask.astype(bool), strict=True)
+            return np.array([least_squares.resolve(*expert, self._each) for expert in experts], w.dtype)
+
+    def _one_blas_thread(self) -> AbstractContextManager:
+        """Leave the threads to the tiles."""
+        return self._blas.limit(limits=1, user_api="blas")
+
+    def _each(self, work: Callable[[Any], object], items: Iterable[Any]) -> None:
+        """Do `work(item)` for every item, on all threads."""
+        list(self._pool.map(work, items))
+
     def _blocks(self, m: int, work: Callable[[int, int], None]) -> None:
         """Do `work(first, last)` for every block of neurons, on all threads."""
         starts = range(0, m, WIDTH)
-        list(self._pool.map(lambda first: work(first, min(m, first + WIDTH)), starts))
+        self._each(lambda first: work(first, min(m, first + WIDTH)), starts)

@@ -34,6 +34,12 @@ class Damped:
         return torch.linalg.solve_triangular(upper, eye.expand_as(upper), upper=True)
 
     @cached_property
+    def inverse(self) -> Tensor:
+        """H^-1 (k, d, d), symmetric to the bit."""
+        lower = torch.cholesky_inverse(torch.linalg.cholesky(self.h)).tril()
+        return lower + lower.tril(-1).mT
+
+    @cached_property
     def unit(self) -> Tensor:
         """(k, d): divided by it on both sides, H has a unit diagonal."""
         return self.h.diagonal(dim1=1, dim2=2).sqrt()

@@ -228,3 +228,40 @@ def test_each_neuron_may_have_a_sparsity_of_its_own(run, acts, tensors, tmp_path
     np.testing.assert_array_equal(pruned["a.gate.weight"], tensors["a.gate.weight"])
     rest = shares["a.up"] == 0
     np.testing.assert_array_equal(pruned["a.up.weight"][rest], tensors["a.up.weight"][rest])
+
+
+def test_layers_that_share_an_input_but_not_a_mask_do_not_share_its_gram_matrix(run, tmp_path):
+    rng = np.random.default_rng(5)
+    x = rng.standard_normal((100, 6))
+    x[:40] *= 30
+    folder = tmp_path / "set"
+    folder.mkdir()
+    all_count = {"tokens.mask": np.ones(100, bool)}
+    write_dump(folder / "a.safetensors", {"gate.input": x, "gate.weight": np.ones((2, 6))} | all_count)
+    mask = np.arange(100) >= 40
+    tensors = {"up.output": x @ np.ones((6, 2)), "up.weight": np.ones((2, 6)), "tokens.mask": mask}
+    write_dump(folder / "b.safetensors", tensors, shared_inputs={"up": "gate"})
+    both, alone = document(run, folder)["layers"], document(run, folder, "--layer", "up")["layers"]
+    assert [layer["tokens"] for layer in both] == [90, 54]
+    assert both[1] == alone[0]
+
+
+@pytest.mark.parametrize(
+    ("what", "unit"),
+    [("l.input", 1e-100), ("l.input", 1e100), *(("l.weight", unit) for unit in (1e-160, 1e-100, 1e100, 1e160))],
+)
+def test_units_change_no_error(run, tensors, tmp_path, what, unit):
+    found = []
+    for factor in (1.0, unit):
+        held = {"l.input": tensors["a.up.input"].astype(float), "l.weight": tensors["a.up.weight"].astype(float)}
+        write_dump(tmp_path / "u.safetensors", held | {what: held[what] * factor}, force=True)
+        found.append(document(run, tmp_path / "u.safetensors", "--no-wasserstein")["layers"][0])
+    for key in ("relative_error", "relative_error_holdout"):
+        assert found[1][key] == pytest.approx(found[0][key], rel=1e-6)
+        np.testing.assert_allclose(found[1]["neurons"][key], found[0]["neurons"][key], rtol=1e-6)
+
+
+def test_sparsities_that_differ_in_the_eighth_digit_have_files_of_their_own(run, acts, tmp_path):
+    assert run("prune", acts, "-o", tmp_path / "p.safetensors", "--sparsity", "0.12345671,0.12345672")[0] == 0
+    assert (tmp_path / "p-0.12345671.safetensors").exists()
+    assert (tmp_path / "p-0.12345672.safetensors").exists()

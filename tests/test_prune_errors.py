@@ -36,6 +36,16 @@ def acts(tmp_path):
         (["--bits", "4", "--resolve"], "--resolve would move weights off the grid"),
         (["--holdout", "1"], "1.0 is not in the range"),
         (["--ridge", "-1"], "-1.0 is not in the range"),
+        (["--sparsity", "1:99999999999999999999999"], "is no pattern"),
+        (["--ridge", "nan"], "nan is no number to work with"),
+        (["--ridge", "inf"], "inf is no number to work with"),
+        (["--holdout", "nan"], "nan is no number to work with"),
+        (["--bits-group", "4"], "--bits-group has no effect without --bits"),
+        (["--iterations", "9", "--method", "wanda"], "--iterations has no effect on wanda"),
+        (["--method", "obs", "--no-resolve"], "--no-resolve has no effect on obs"),
+        (["--sparsity", "2:4", "--group", "row"], "--group has no effect on N:M"),
+        (["--plot", "pictures", "--no-wasserstein"], "--plot shows distances, and --no-wasserstein leaves them out"),
+        (["--by-neuron", "s.safetensors", "--published"], "--published compares neurons with each other"),
         (["--published", "--method", "admm"], "--published sets --method itself"),
         (["--published", "--ridge", "0.1", "--group", "row"], "--published sets --group, --ridge itself"),
     ],
@@ -70,6 +80,7 @@ def check(run, source, says, *options):
         ({"l.input": X, "l.weight": np.where(W > 1, np.nan, W)}, "l.weight holds NaN or infinity"),
         ({"l.input": X[:1], "l.weight": W}, "l has 1 tokens that count"),
         ({"l.input": X[:2], "l.weight": W}, "l has 2 tokens; with --holdout 0.1 fewer than 2 are left"),
+        ({"l.input": X * np.float64(1e-170), "l.weight": W}, "l: the squares of its inputs vanish in float64"),
         ({"l.input": X, "l.weight": W.astype(np.int8)}, "a floating type is needed (dequantise it first)"),
     ],
 )
@@ -77,6 +88,20 @@ def test_bad_input(run, tmp_path, tensors, says):
     path = tmp_path / "bad.safetensors"
     write_dump(path, tensors)
     check(run, path, says)
+
+
+def test_no_token_can_be_left_out_of_a_gram_matrix(run, tmp_path):
+    path = tmp_path / "gram.safetensors"
+    write_dump(path, {"l.gram": X.T @ X, "l.weight": W})
+    check(run, path, "--skip-tokens needs the input itself", "--skip-tokens", "4")
+
+
+def test_the_file_of_sparsities_is_not_replaced(run, acts, tmp_path):
+    from wncore.dumps import write_tensors
+
+    write_tensors(tmp_path / "s.safetensors", {"l.sparsity": np.zeros(6)})
+    options = ["--by-neuron", tmp_path / "s.safetensors", "-o", tmp_path / "s.safetensors", "--force"]
+    check(run, acts, "s.safetensors is read itself", *options)
 
 
 def test_no_memory_is_said_before_any_work(run, tmp_path):
@@ -96,7 +121,7 @@ def test_an_output_is_not_replaced_unless_forced(run, acts, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "says"),
-    [("acts.safetensors", "is part of the dump that is read"), ("p.bin", "are written as .safetensors"),
+    [("acts.safetensors", "is read itself; write"), ("p.bin", "are written as .safetensors"),
      ("none/p.safetensors", "there is no folder")],
 )  # fmt: skip
 def test_where_nothing_can_be_written(run, acts, tmp_path, name, says):

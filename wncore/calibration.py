@@ -58,7 +58,8 @@ def calibrate(
     Raises
     ------
     InputError
-        If `holdout` leaves fewer than 2 tokens to calibrate by, or is not in [0, 1); if a stored Gram matrix is none.
+        If `holdout` leaves fewer than 2 tokens to calibrate by, or is not in [0, 1); if a stored Gram matrix is none,
+        or tokens should be left out of one; if the squares of an input vanish.
     NonFiniteError
         If an input or the Gram matrix holds NaN or infinity, or the sums overflow.
     WncoreError
@@ -69,6 +70,8 @@ def calibrate(
     if layer.input is None:
         if layer.gram is None:
             raise InputError(f"{layer.name} has neither input nor gram; capture one of them")
+        if skip_tokens:
+            raise InputError(f"{layer.name}: no token can be left out of a sum; --skip-tokens needs the input itself")
         gram = read_gram(layer.gram)
         return Calibration(gram, layer.gram_tokens, None, 0, _eigenvalues(gram))
     tokens, source = layer.tokens(skip_tokens), layer.input
@@ -80,10 +83,11 @@ def calibrate(
         )
     dtype = "float64" if source.dtype == "F64" else "float32"
     step = max(256, min(memory // 8, 2**26) // (source.columns * (8 if dtype == "float64" else 4)))
-    grams, done = np.zeros((2, source.columns, source.columns)), 0
+    grams, largest, done = np.zeros((2, source.columns, source.columns)), np.zeros(source.columns), 0
     with np.errstate(over="ignore", invalid="ignore"):
         for first in range(0, source.rows, step):
             x = read_input(source, tokens, slice(first, min(source.rows, first + step)), dtype, tick)
+            largest = np.maximum(largest, np.maximum(x.max(axis=0, initial=0), -x.min(axis=0, initial=0)))
             for half, part in enumerate(np.split(x, [max(0, judged_from - done)])):
                 if len(part):
                     labels = backend.asarray(np.zeros(len(part), np.int64), "int64")
@@ -92,6 +96,8 @@ def calibrate(
             tick(0)
     if not np.isfinite(grams).all():
         raise NonFiniteError(f"{layer.name}: the squares of its inputs overflow {dtype}; scale the input down")
+    if np.any((grams.sum(axis=0).diagonal() == 0) & (largest > 0)):
+        raise InputError(f"{layer.name}: the squares of its inputs vanish in {dtype}; scale the input up")
     return Calibration(grams[0], judged_from, grams[1] if kept_back else None, kept_back, _eigenvalues(grams[0]))
 
 

@@ -22,6 +22,9 @@ from wncore.pruning.methods import PruneSpec
 from wncore.pruning.patterns import Pattern
 from wncore.scoring import distances
 
+CALIBRATION = {"holdout", "skip_tokens", "memory", "tick"}
+"""Settings of `prune_layer` that `calibrate` takes, too."""
+
 
 @dataclass(frozen=True, eq=False)
 class LayerPruning:
@@ -31,15 +34,29 @@ class LayerPruning:
     """
 
     name: str
-    weight: NDArray
-    """(m, d) in the dtype of the dump."""
+    shape: tuple[int, int]
+    """(m, d)"""
+    weight: NDArray | None
+    """(m, d) in the dtype of the dump; None once it was let go of."""
     pattern: Pattern
     spec: PruneSpec
-    calibration: Calibration
+    tokens: int | None
+    """Tokens that pruning saw; None if a dump has only their Gram matrix, and does not say."""
+    holdout_tokens: int
+    rank: int
+    """How many of the d inputs are no combination of the others, on those tokens."""
+    dead: int
+    """How many are zero on all of them."""
+    condition: float | None
+    """Condition number of the factorised matrix, scaled to a diagonal of 1; None if damped as published."""
     ridge: float
     """As used, relative to each H_jj (or to their mean, if published)."""
     raised: int
     """How often the ridge had to be raised for the matrix to be factorised."""
+    zeros: int
+    """The number of weights that are zero."""
+    neuron_sparsity: Float
+    """(m,) share of each neuron's weights that is zero."""
     relative_error: float
     relative_error_holdout: float | None
     neuron_error: Float
@@ -50,34 +67,18 @@ class LayerPruning:
     wasserstein_sparse: Float | None
 
     @property
-    def zeros(self) -> int:
-        """The number of weights that are zero."""
-        return int(np.count_nonzero(self.weight == 0))
-
-    @property
-    def neuron_sparsity(self) -> Float:
-        """The share of each neuron's weights that is zero, (m,)."""
-        return np.asarray(np.mean(self.weight == 0, axis=1), np.float64)
-
-    @property
-    def condition(self) -> float | None:
-        """Condition number of the factorised matrix, scaled to a diagonal of 1; None if damped as published."""
-        return None if self.spec.damping == "published" else self.calibration.condition(self.ridge)
-
-    @property
     def warnings(self) -> list[str]:
         """Say what the reader should know before trusting the result, one sentence each."""
-        found, d = [], len(self.calibration.gram)
-        tokens, dead = self.calibration.tokens, int(np.count_nonzero(self.calibration.gram.diagonal() == 0))
-        if tokens is not None and tokens < d:
+        found, d = [], self.shape[1]
+        if self.tokens is not None and self.tokens < d:
             found.append(
-                f"{tokens} calibration tokens for {d} inputs (rank {self.calibration.rank}): the error that was "
-                f"calibrated away may come back on other text; the held-out error tells"
+                f"{self.tokens} calibration tokens for {d} inputs (rank {self.rank}): the error that was calibrated "
+                f"away may come back on other text; the held-out error tells"
             )
         if self.raised:
             found.append(f"the ridge had to be raised to {self.ridge:.3g} before the Gram matrix could be factorised")
-        if dead:
-            found.append(f"{dead} of {d} inputs are zero on every token")
+        if self.dead:
+            found.append(f"{self.dead} of {d} inputs are zero on every token")
         return found
 
 
@@ -85,12 +86,22 @@ def prune_layers(
     layers: Iterable[Layer], backend: Backend, specs: Iterable[PruneSpec], **settings: Any
 ) -> Iterator[list[LayerPruning]]:
     """Prune layer after layer, each by its spec, as `prune_layer`; neighbours with one input share its Gram matrix."""
-    before: tuple[Layer, Calibration] | None = None
+    recent: list[tuple[Layer, Calibration]] = []
+    skip = settings.get("skip_tokens", 0)
     for layer, spec in zip(layers, specs, strict=True):
-        shared = before[1] if before and layer.input is not None and before[0].input is layer.input else None
-        found = prune_layer(layer, backend, spec, calibration=shared, **settings)
-        before = layer, found[0].calibration
-        yield found
+        known = next((calibration for other, calibration in recent if _same_inputs(layer, other, skip)), None)
+        calibration = known or calibrate(
+            layer, backend, **{key: settings[key] for key in CALIBRATION & settings.keys()}
+        )
+        recent = [(layer, calibration), *recent][:2]
+        yield prune_layer(layer, backend, spec, calibration=calibration, **settings)
+
+
+def _same_inputs(a: Layer, b: Layer, skip: int) -> bool:
+    """Whether two layers read the same tokens of the same tensor; each may have a mask of its own."""
+    if a.input is None or a.input is not b.input:
+        return False
+    return bool(np.array_equal(a.tokens(skip).keep, b.tokens(skip).keep))
 
 
 def prune_layer(
@@ -123,7 +134,7 @@ def prune_layer(
     if layer.weight is None:
         raise InputError(f"{layer.name} has no weight to prune; add it to the dump")
     m, d = layer.weight.rows, layer.weight.columns
-    check_memory(layer.name, m, d, len(spec.patterns), memory)
+    check_memory(layer, spec, backend, memory)
     spec.cells(m, d)  # a pattern that does not fit is found before any work
     if calibration is None:
         calibration = calibrate(layer, backend, holdout=holdout, skip_tokens=skip_tokens, memory=memory, tick=tick)
@@ -143,9 +154,14 @@ def prune_layer(
     ]
 
 
-def check_memory(name: str, m: int, d: int, patterns: int, memory: int) -> None:
-    """Raise if one layer's matrices need more than `memory` bytes: Gram matrix and factors, weights and results."""
-    need = 8 * (8 * d * d + (6 + 2 * patterns) * m * d)
+def check_memory(layer: Layer, spec: PruneSpec, backend: Backend, memory: int) -> None:
+    """Raise if a layer's matrices need more than `memory` bytes: Gram matrix and factors, weights and results."""
+    assert layer.weight is not None
+    name, m, d = layer.name, layer.weight.rows, layer.weight.columns
+    patterns = len(spec.patterns)
+    need = 8 * (8 * d * d + (10 + 3 * patterns) * m * d)
+    if spec.method == "obs" and backend.name == "numpy":
+        need += 8 * m * d * d  # the definition has an inverse for each row
     if need > memory:
         raise MemoryBudgetError(
             f"{name}: pruning {m} neurons of {d} inputs takes about {need / 2**20:.0f} MiB, and {memory / 2**20:.0f} "
@@ -197,15 +213,24 @@ def _report(
 ) -> LayerPruning:
     sparse = weight.astype(np.float64)
     error, by_neuron = relative_errors(sparse, dense, calibration.gram)
+    if np.isnan(error):
+        raise NonFiniteError(f"{name}: its outputs overflow float64; scale the input or the weights down")
     held: tuple[float | None, Float | None] = (None, None)
     if calibration.holdout is not None:
         held = relative_errors(sparse, dense, calibration.holdout)
     return LayerPruning(
         name=name,
+        shape=(weight.shape[0], weight.shape[1]),
         weight=weight,
+        zeros=int(np.count_nonzero(weight == 0)),
+        neuron_sparsity=np.asarray(np.mean(weight == 0, axis=1), np.float64),
         pattern=spec.patterns[i],
         spec=spec,
-        calibration=calibration,
+        tokens=calibration.tokens,
+        holdout_tokens=calibration.holdout_tokens,
+        rank=calibration.rank,
+        dead=int(np.count_nonzero(calibration.gram.diagonal() == 0)),
+        condition=None if spec.damping == "published" else calibration.condition(ridge),
         ridge=ridge,
         raised=raised,
         relative_error=error,

@@ -32,23 +32,24 @@ def prune_document(
 
 def describe_layer(one: LayerPruning, neurons: bool = True) -> dict[str, Any]:
     """Describe one pruned layer, with or without its neurons."""
-    condition = one.condition
     layer: dict[str, Any] = {
         "name": one.name,
-        "shape": list(one.weight.shape),
-        "tokens": one.calibration.tokens,
-        "tokens_holdout": one.calibration.holdout_tokens,
+        "shape": list(one.shape),
+        "tokens": one.tokens,
+        "tokens_holdout": one.holdout_tokens,
         "method": one.spec.method,
         "group": None if isinstance(one.pattern, SemiStructured) else one.spec.compared,
         "resolved": resolved(one.spec),
+        "iterations": one.spec.iterations if one.spec.method == "admm" else None,
         "bits": one.spec.bits,
+        "bits_group": one.spec.bits_group,
         "pattern": str(one.pattern),
         "zeros": one.zeros,
         "relative_error": number(one.relative_error),
         "relative_error_holdout": number(one.relative_error_holdout),
         "damping": {"kind": one.spec.damping, "ridge": one.ridge, "raised": one.raised},
-        "condition": number(condition),
-        "rank": one.calibration.rank,
+        "condition": number(one.condition),
+        "rank": one.rank,
         "warnings": one.warnings,
     }
     if neurons:
@@ -103,6 +104,7 @@ def write_pruned(
     tensors: dict[str, NDArray] = {}
     for layer, one in zip(layers, pruned, strict=True):
         assert layer.weight is not None
+        assert one.weight is not None
         tensors[layer.weight.name] = one.weight
         if layer.bias is not None:
             tensors[layer.bias.name] = layer.bias.read()[:, 0]

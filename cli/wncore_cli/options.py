@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from fnmatch import fnmatchcase
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,38 @@ class Size(click.ParamType):
         if size < 2**20:
             self.fail(f"{value!r} is too little; 1MiB is the least", param, ctx)
         return size
+
+
+class Number(click.FloatRange):
+    """A number in a range; NaN and infinity are in none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Read the number."""
+        number = super().convert(value, param, ctx)
+        if not isfinite(number):
+            self.fail(f"{value} is no number to work with", param, ctx)
+        return number
+
+
+class Patterns(click.ParamType):
+    """One pattern or several: 0.5, 2:4, 0.5,0.6,0.7."""
+
+    name = "pattern"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple:
+        """Read the patterns."""
+        from wncore.errors import InputError
+        from wncore.pruning.patterns import parse_pattern
+
+        if isinstance(value, tuple):
+            return value
+        try:
+            found = tuple(parse_pattern(part) for part in value.split(","))
+        except InputError as error:
+            self.fail(str(error), param, ctx)
+        if len(set(found)) < len(found):
+            self.fail(f"{value} names a pattern twice", param, ctx)
+        return found
 
 
 def common(command: Callable) -> Callable:

@@ -1,6 +1,8 @@
 """``wncore prune``: sparse weights from a dump, and the report on them."""
 
+from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,27 +20,6 @@ PUBLISHED = {"method": "sparsegpt", "group": "block", "damping": "published", "r
 """The program of arXiv:2301.00774, but for its counts: it prunes one weight more in each block, and more at ties."""
 
 
-class Patterns(click.ParamType):
-    """One pattern or several: 0.5, 2:4, 0.5,0.6,0.7."""
-
-    name = "pattern"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple:
-        """Read the patterns."""
-        from wncore.errors import InputError
-        from wncore.pruning.patterns import parse_pattern
-
-        if isinstance(value, tuple):
-            return value
-        try:
-            found = tuple(parse_pattern(part) for part in value.split(","))
-        except InputError as error:
-            self.fail(str(error), param, ctx)
-        if len(set(found)) < len(found):
-            self.fail(f"{value} names a pattern twice", param, ctx)
-        return found
-
-
 @click.command(short_help="Prune the layers of a dump.")
 @click.argument("sources", nargs=-1, required=True, type=options.SOURCE)
 @click.option("-o", "--output", type=options.SOURCE, help="Write the pruned weights to this .safetensors file.")
@@ -48,7 +29,7 @@ class Patterns(click.ParamType):
     "--sparsity",
     default="0.5",
     show_default=True,
-    type=Patterns(),
+    type=options.Patterns(),
     help="Share of zeros, or N:M: N of every M inputs are kept. A list (0.5,0.6,2:4) gives a file for each.",
 )
 @click.option(
@@ -77,7 +58,7 @@ class Patterns(click.ParamType):
     type=click.Choice(["unit-diagonal", "published"]),
     help="Ridge on each input's own scale, or on the mean of all. [default: unit-diagonal]",
 )
-@click.option("--ridge", type=click.FloatRange(0), help="[default: inputs / tokens, from 0.01 to 1; published 0.01]")
+@click.option("--ridge", type=options.Number(0), help="[default: inputs / tokens, from 0.01 to 1; published 0.01]")
 @click.option("--published", is_flag=True, help="SparseGPT as published: method, groups, damping, no re-solve.")
 @click.option("--iterations", type=click.IntRange(2), help="Of admm. [default: 60]")
 @click.option("--layer", "layers", multiple=True, metavar="GLOB", help="Only layers that match; may be repeated.")
@@ -85,7 +66,7 @@ class Patterns(click.ParamType):
     "--holdout",
     default=0.1,
     show_default=True,
-    type=click.FloatRange(0, 1, max_open=True),
+    type=options.Number(0, 1, max_open=True),
     help="Share of the tokens, the last ones, that only judge.",
 )
 @click.option(
@@ -138,7 +119,9 @@ def prune(
     from wncore.prune_results import prune_document, sweep_paths, write_pruned
     from wncore.pruning.methods import PruneSpec
     from wncore.results import to_json
+    from wncore_cli import prune_plots
 
+    _refuse_idle_options(chosen, sparsity, by_neuron, plot)
     spec = PruneSpec(sparsity, **_method(chosen))
     if by_neuron and click.get_current_context().get_parameter_source("sparsity") is ParameterSource.COMMANDLINE:
         raise click.UsageError("--by-neuron takes the place of --sparsity; leave one of the two out")
@@ -148,17 +131,22 @@ def prune(
     specs = [_by_neuron(by_neuron, layer, spec) if by_neuron else spec for layer in ready]
     sparsity = specs[0].patterns
     files = sweep_paths(output, [str(pattern) for pattern in sparsity]) if output else []
-    _check_files(files, dump, force)
+    _check_files(files, [*dump.files, *([by_neuron] if by_neuron else [])], force)
     pictures = _pictures(plot, ready, sparsity, force)
     engine = options.make_backend(backend, device, threads)
 
     work = {"memory": memory} | {key: chosen[key] for key in ("ridge", "holdout", "skip_tokens", "wasserstein")}
-    prunings = _run(ready, specs, engine, work, quiet)
+    prunings = []
+    for i, results in enumerate(_run(ready, specs, engine, work, quiet)):
+        for result, own in zip(results, pictures[i] if pictures else (), strict=bool(pictures)):
+            prune_plots.draw(ready[i], result, engine, work, own, force)
+        prunings.append(results if output else [replace(result, weight=None) for result in results])
     if not quiet:
-        for note in _notes(dump, names, prunings, output):
+        for note in _notes(dump, names, prunings, output, plot):
             click.echo(f"note: {printable(note)}", err=True)
     settings = {"version": version("wncore"), "backend": backend}
     settings |= {key: work[key] for key in ("holdout", "skip_tokens")}
+    settings |= {"by_neuron": printable(str(by_neuron))} if by_neuron else {}
     for i, path in enumerate(files):
         run = [results[i] for results in prunings]
         document = prune_document(printable(dump.source), [[one] for one in run], settings, neurons=False)
@@ -167,12 +155,24 @@ def prune(
         click.echo(to_json(prune_document(printable(dump.source), prunings, settings)))
     else:
         _print(prunings, top)
-    if pictures:
-        from wncore_cli import prune_plots
 
-        for layer, results, paths in zip(ready, prunings, pictures, strict=True):
-            for result, own in zip(results, paths, strict=True):
-                prune_plots.draw(layer, result, engine, work, own, force)
+
+def _refuse_idle_options(chosen: dict[str, Any], patterns: tuple, by_neuron: Path | None, plot: Path | None) -> None:
+    """Raise for options that would have no effect: whoever gave them expects one."""
+    from wncore.pruning.patterns import SemiStructured
+
+    method = "sparsegpt" if chosen["published"] else chosen["method"] or "admm"
+    only_nm = not by_neuron and all(isinstance(pattern, SemiStructured) for pattern in patterns)
+    for idle, what in (
+        (chosen["bits_group"] and not chosen["bits"], "--bits-group has no effect without --bits"),
+        (chosen["iterations"] and method != "admm", f"--iterations has no effect on {method}, it is for admm"),
+        (method == "obs" and chosen["resolve"] is False, "--no-resolve has no effect on obs, which ends re-solved"),
+        (chosen["group"] and only_nm, "--group has no effect on N:M, which compares M inputs of a neuron"),
+        (plot and not chosen["wasserstein"], "--plot shows distances, and --no-wasserstein leaves them out"),
+        (chosen["published"] and by_neuron, "--published compares neurons with each other, --by-neuron does not"),
+    ):
+        if idle:
+            raise click.UsageError(f"{what}; leave one of the two out")
 
 
 def _method(chosen: dict[str, Any]) -> dict[str, Any]:
@@ -193,8 +193,6 @@ def _method(chosen: dict[str, Any]) -> dict[str, Any]:
 
 def _by_neuron(path: Path, layer: Any, spec: "PruneSpec") -> "PruneSpec":
     """Read a layer's sparsities; neurons that have one each are not compared with each other."""
-    from dataclasses import replace
-
     from wncore.dumps.columns import read_column
     from wncore.pruning.patterns import Unstructured
 
@@ -202,16 +200,16 @@ def _by_neuron(path: Path, layer: Any, spec: "PruneSpec") -> "PruneSpec":
     return replace(spec, patterns=(Unstructured(tuple(shares.tolist())),), group=spec.group or "row")
 
 
-def _check_files(files: list[Path], dump: Any, force: bool) -> None:
+def _check_files(files: list[Path], sources: list[Path], force: bool) -> None:
     from wncore.errors import InputError
     from wncore.files import check_output
 
-    read = {path.resolve() for path in dump.files}
+    read = {path.resolve() for path in sources}
     for path in files:
         if path.suffix != ".safetensors":
             raise InputError(f"{path}: pruned weights are written as .safetensors; name such a file")
         if path.resolve() in read:
-            raise InputError(f"{path} is part of the dump that is read; write the pruned weights to another file")
+            raise InputError(f"{path} is read itself; write the pruned weights to another file")
         check_output(path, force)
 
 
@@ -227,36 +225,39 @@ def _pictures(folder: Path | None, layers: list, patterns: tuple, force: bool) -
     return [flat[i : i + len(patterns)] for i in range(0, len(flat), len(patterns))]
 
 
-def _run(layers: list, specs: list, engine: Any, work: dict[str, Any], quiet: bool) -> list[list["LayerPruning"]]:
+def _run(layers: list, specs: list, engine: Any, work: dict[str, Any], quiet: bool) -> Iterator[list["LayerPruning"]]:
     from tqdm import tqdm
 
     from wncore.layer_pruning import check_memory, prune_layers
 
     for layer, spec in zip(layers, specs, strict=True):  # what cannot be done is said before any work
-        check_memory(layer.name, layer.weight.rows, layer.weight.columns, len(spec.patterns), work["memory"])
+        check_memory(layer, spec, engine, work["memory"])
         spec.cells(layer.weight.rows, layer.weight.columns)
         if layer.input is not None:
             layer.tokens(work["skip_tokens"])
     bar = tqdm(total=len(layers), unit=" layers", delay=2, disable=True if quiet else None, leave=False)
-    found = []
     with closing(bar):
         bar.set_description(printable(layers[0].name), refresh=False)
         for results in prune_layers(layers, engine, specs, tick=lambda _: bar.refresh(), **work):
-            found.append(results)
+            yield results
             bar.update()
-            bar.set_description(printable(layers[min(len(found), len(layers) - 1)].name), refresh=False)
-    return found
+            bar.set_description(printable(layers[min(bar.n, len(layers) - 1)].name), refresh=False)
 
 
-def _notes(dump: Any, names: list[str], prunings: list[list["LayerPruning"]], output: Path | None) -> list[str]:
+def _notes(
+    dump: Any, names: list[str], prunings: list[list["LayerPruning"]], output: Path | None, plot: Path | None
+) -> list[str]:
     """Say what is passed over, what was not sound, and what is lost when the command ends."""
     notes = list(dump.notes[:20])
     rest = [name for name in names if not dump.layers[name].prunable]
     if rest:
         notes.append(f"{len(rest)} layers lack a weight, or an input or gram, and are left out: {', '.join(rest[:3])}")
     notes += [f"{results[0].name}: {warning}" for results in prunings for warning in results[0].warnings]
-    if any(results[0].calibration.holdout is None for results in prunings):
+    if any(results[0].holdout_tokens == 0 for results in prunings):
         notes.append("no tokens were held out: the errors are those on the calibration tokens alone")
+    bare = [results[0].name for results in prunings if plot and results[0].wasserstein_dense is None]
+    if bare:
+        notes.append(f"no pictures of {', '.join(bare[:3])}: outputs need the inputs themselves")
     if output is None:
         notes.append("the pruned weights were not kept; -o FILE.safetensors keeps them")
     return notes

@@ -21,11 +21,11 @@ def draw(
     from wncore.files import replacing
 
     distance = result.wasserstein_dense
-    if distance is None:
+    if distance is None or result.weight is None:
         return
     figures = {
         "errors": _errors(Figure, layer, result, distance),
-        "outputs": _outputs(Figure, layer, result, distance, backend, work),
+        "outputs": _outputs(Figure, layer, result, distance, result.weight, backend, work),
     }
     for kind, figure in figures.items():
         with replacing(files[kind], force) as temporary:
@@ -53,7 +53,7 @@ def _errors(make: Any, layer: Any, result: "LayerPruning", distance: "Float") ->
 
 
 def _outputs(
-    make: Any, layer: Any, result: "LayerPruning", distance: "Float", backend: Any, work: dict[str, Any]
+    make: Any, layer: Any, result: "LayerPruning", distance: "Float", pruned: Any, backend: Any, work: dict[str, Any]
 ) -> Any:
     """Outputs of the neurons that lose most and of the most entangled, before and after (figure 1 there)."""
     import numpy as np
@@ -67,20 +67,20 @@ def _outputs(
     tokens = layer.tokens(work["skip_tokens"])
     before, after = (
         Outputs(layer, tokens, backend, work["memory"], weights=weights).neurons([*worst, *entangled])
-        for weights in (layer.weight.read().astype(np.float32), result.weight.astype(np.float32))
+        for weights in (layer.weight.read().astype(np.float32), pruned.astype(np.float32))
     )
     figure = make(figsize=(11, 6), layout="constrained")
     for line, (heading, chosen) in zip(
         figure.subplots(2, 3), (("largest error", worst), ("most entangled", entangled)), strict=True
     ):
         for axes, neuron in zip(line, chosen, strict=False):
-            y, pruned = before[int(neuron)].astype(np.float64), after[int(neuron)].astype(np.float64)
+            y, changed = before[int(neuron)].astype(np.float64), after[int(neuron)].astype(np.float64)
             unit, centre = y.std() or 1.0, y.mean()
-            y, pruned = (y - centre) / unit, (pruned - centre) / unit
+            y, changed = (y - centre) / unit, (changed - centre) / unit
             bins = np.linspace(-5, 5, 101)
             axes.hist(y, bins=bins, density=True, color=GREY, alpha=0.7, label="dense")
-            axes.hist(pruned, bins=bins, density=True, histtype="step", color=ORANGE, linewidth=1.3, label="pruned")
-            moved = float(two_sample_distance(y[:, None], pruned[:, None])[0])
+            axes.hist(changed, bins=bins, density=True, histtype="step", color=ORANGE, linewidth=1.3, label="pruned")
+            moved = float(two_sample_distance(y[:, None], changed[:, None])[0])
             axes.set_title(
                 f"{heading}: neuron {neuron}\nWD {distance[neuron]:.3f}, error {judged[neuron]:.3f}, W1 {moved:.3f}",
                 fontsize=10,

@@ -32,7 +32,7 @@ def layers_table(prunings: Sequence[Sequence[LayerPruning]]) -> str:
     head += ["median WD", "pruned"] if scored else []
     rows = []
     for one in (one for results in prunings for one in results):
-        m, d = one.weight.shape
+        m, d = one.shape
         ridge = f"{one.ridge:.3g}" + ("*" if one.raised else "")
         row = [one.name, f"{m}x{d}", str(one.pattern), f"{one.zeros / (m * d):.4%}", number(one.relative_error)]
         condition = one.condition

@@ -23,7 +23,7 @@ class Unstructured:
         return self.sparsity if isinstance(self.sparsity, tuple) else (self.sparsity,)
 
     def __str__(self) -> str:
-        return "by neuron" if isinstance(self.sparsity, tuple) else f"{self.sparsity:g}"
+        return "by neuron" if isinstance(self.sparsity, tuple) else repr(float(self.sparsity)).removesuffix(".0")
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class SemiStructured:
     of: int
 
     def __post_init__(self) -> None:
-        if not 1 <= self.kept <= self.of:
+        if not 1 <= self.kept <= self.of < 2**31:
             raise InputError(
                 f"{self.kept}:{self.of} is no pattern: N:M keeps N of every M inputs, 1 <= N <= M; 2:4 keeps half"
             )

@@ -40,8 +40,10 @@ lint:
 	$(BIN)/codespell
 
 bench:
-	@$(MAKE) --no-print-directory install EXTRAS=testing
+	@$(MAKE) --no-print-directory install EXTRAS=all
 	$(BIN)/python benchmarks/score.py
+	OMP_WAIT_POLICY=passive $(BIN)/python benchmarks/prune.py
+	$(BIN)/python benchmarks/prune_errors.py
 
 clean:
 	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis

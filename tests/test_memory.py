@@ -59,3 +59,16 @@ def test_computed_outputs_score_like_stored_ones(tmp_path, capsys, estimator, me
     for key in ("wasserstein", "wasserstein_error", "skewness"):
         np.testing.assert_allclose(found[0][key], found[1][key], rtol=0, atol=8 * 24**0.5 * unit * 20)
     np.testing.assert_allclose(found[0]["std"], found[1]["std"], rtol=8 * 24**0.5 * unit)
+
+
+def test_pruning_holds_one_layer_at_a_time(tmp_path):
+    rng = np.random.default_rng(2)
+    tensors = {}
+    for i in range(24):
+        tensors[f"h.{i}.input"] = rng.standard_normal((512, 768), dtype=np.float32)
+        tensors[f"h.{i}.weight"] = rng.standard_normal((256, 768), dtype=np.float32)
+    write_dump(tmp_path / "many.safetensors", tensors)
+    arguments = ["prune", str(tmp_path / "many.safetensors"), "--memory", "64MiB", "--method", "wanda", "--quiet"]
+    command = [sys.executable, "-c", MEASURE, *arguments, "-o", str(tmp_path / "pruned.safetensors")]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert int(run.stdout.splitlines()[-1]) <= 64 + 300

@@ -14,7 +14,8 @@ SMALLEST, LARGEST = 1e-30, 1e30
 
 
 @numba.njit(cache=True, nogil=True)
-def _mirror(a):
+def mirror(a):
+    """Copy what is below the diagonal above it."""
     for i in range(len(a)):
         for j in range(i):
             a[j, i] = a[i, j]
@@ -34,7 +35,7 @@ def gram(x: NDArray, labels: NDArray, k: int, each: Each) -> tuple[Float, Float,
             if not _in_range(grams_part.diagonal(), part):
                 grams_part = _lower_products(part.astype(np.float64), each)
             _add(grams_part, part, grams[c], sums[c], each)
-        _mirror(grams[c])
+        mirror(grams[c])
     return grams, sums, counts
 
 

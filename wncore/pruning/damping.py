@@ -88,8 +88,10 @@ def _positive_definite(h: Float, unit: float) -> bool:
     if not (diagonal > 0).all():
         return False
     scale = np.sqrt(diagonal)
+    scaled = h / np.outer(scale, scale)
+    np.fill_diagonal(scaled, 1 - 4 * len(h) * unit)
     try:
-        factor = np.linalg.cholesky(h / scale / scale[:, None] - 4 * len(h) * unit * np.eye(len(h)))
+        factor = np.linalg.cholesky(scaled)
     except np.linalg.LinAlgError:
         return False
     return bool(np.isfinite(factor).all())

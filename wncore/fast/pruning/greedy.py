@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import get_lapack_funcs
 
+from wncore.fast.grams import mirror
 from wncore.fast.pruning.selection import select_span
 from wncore.fast.tiles import Each, tiles
 from wncore.normal import Float
@@ -105,8 +106,9 @@ def obs(w: Float, damped: Damped, cells: Cells, each: Each) -> NDArray[np.bool_]
 
 def _inverse(h: Float) -> Float:
     """Return H^-1, symmetric to the bit and the inverse of some matrix near H: V'V has to cancel all of it."""
-    lower = _potri(_potrf(h, lower=1)[0], lower=1)[0]
-    return np.tril(lower) + np.tril(lower, -1).T
+    inverse = _potri(_potrf(h, lower=0)[0], lower=0)[0].T  # LAPACK's upper half is the lower one here
+    mirror(inverse)
+    return inverse
 
 
 def _merge(trace: Callable, costs: Float, count: int) -> NDArray[np.int64]:

@@ -6,13 +6,10 @@ import numpy as np
 
 from wncore.backend import Backend
 from wncore.dumps.layer import Layer
-from wncore.dumps.tensor import Tensor
+from wncore.dumps.tensor import UNIT, Tensor
 from wncore.errors import InputError, NonFiniteError
 from wncore.inputs import Tick, read_input
 from wncore.normal import Float
-
-UNIT = {"F64": 2.0**-53, "F32": 2.0**-24, "F16": 2.0**-11}
-"""Unit roundoff of the dtypes that Gram matrices are stored in; bfloat16 and float8: one part in 256."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +111,7 @@ def read_gram(tensor: Tensor) -> Float:
     raw = tensor.read()
     tensor.check_finite(raw)
     h = raw.astype(np.float64)
-    tolerance = max(1e-4, 4 * UNIT.get(tensor.dtype, 2.0**-8))
+    tolerance = max(1e-4, 4 * UNIT.get(tensor.dtype, UNIT["BF16"]))
     diagonal = h.diagonal()
     if diagonal.min() < 0:
         worst = int(np.argmin(diagonal))

@@ -6,12 +6,9 @@ import numpy as np
 
 from wncore.backend import Backend
 from wncore.dumps.layer import Layer, Tokens
-from wncore.dumps.tensor import CHUNK
+from wncore.dumps.tensor import CHUNK, UNIT
 from wncore.norms import norms
 from wncore.outputs import Outputs
-
-UNIT = {"F64": 2.0**-53, "F32": 2.0**-24, "F16": 2.0**-11, "BF16": 2.0**-8}
-"""Unit roundoff by dtype; bfloat16's is doubled, since some frameworks truncate. Float8: one part in eight."""
 
 LOWEST_ACTIVATION = -0.2785
 """The least value of SiLU (at -1.278); GELU's is -0.17, those of ReLU, sigmoid and softplus are 0."""
@@ -95,7 +92,7 @@ def inspect_layer(layer: Layer, backend: Backend, memory: int = 2**30) -> Inspec
     relative = np.where((norm == 0) & (gap > 0) | np.isnan(gap), np.inf, relative)
     worst = int(np.argmax(relative))
     parts = [part.dtype for part in (layer.input, layer.weight, layer.bias, layer.output) if part is not None]
-    tolerance = 16 * max(UNIT.get(dtype, 0.125) for dtype in parts)
+    tolerance = 16 * max(UNIT.get(dtype, 0.125) for dtype in parts)  # float8: one part in eight
     return Inspection(
         layer.name, tokens.count, padding, float(relative[worst]), worst, tolerance, share, lowest, highest
     )

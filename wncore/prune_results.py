@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,8 @@ from numpy.typing import NDArray
 from wncore.dumps.layer import Layer
 from wncore.dumps.write import write_tensors
 from wncore.layer_pruning import LayerPruning
-from wncore.pruning.methods import PruneSpec
 from wncore.pruning.patterns import SemiStructured
-from wncore.results import numbers
+from wncore.results import number, numbers
 
 SCHEMA = "wncore.prune/1"
 
@@ -39,7 +37,7 @@ def describe_layer(one: LayerPruning, neurons: bool = True) -> dict[str, Any]:
         "tokens_holdout": one.holdout_tokens,
         "method": one.spec.method,
         "group": None if isinstance(one.pattern, SemiStructured) else one.spec.compared,
-        "resolved": resolved(one.spec),
+        "resolved": one.spec.resolved,
         "iterations": one.spec.iterations if one.spec.method == "admm" else None,
         "bits": one.spec.bits,
         "bits_group": one.spec.bits_group,
@@ -62,16 +60,6 @@ def describe_layer(one: LayerPruning, neurons: bool = True) -> dict[str, Any]:
         }
         layer["neurons"] = {name: None if column is None else numbers(column) for name, column in columns.items()}
     return layer
-
-
-def resolved(spec: PruneSpec) -> bool:
-    """Whether the kept weights are the least-squares solution for their mask: OBS always ends there."""
-    return not spec.bits and (spec.resolve or spec.method == "obs")
-
-
-def number(value: float | None) -> float | None:
-    """Return a number for JSON, None if it is not finite."""
-    return value if value is not None and isfinite(value) else None
 
 
 def sweep_paths(path: Path, patterns: Sequence[str]) -> list[Path]:

@@ -4,6 +4,7 @@ import csv
 import json
 from collections.abc import Sequence
 from importlib.util import find_spec
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -154,5 +155,10 @@ def _write_parquet(path: Path, scores: Sequence[LayerScore], document: dict[str,
 
 
 def numbers(values: NDArray) -> list[float | None]:
-    """List numbers for JSON: what is not finite becomes None."""
-    return [value if np.isfinite(value) else None for value in values.tolist()]
+    """List numbers for JSON."""
+    return [number(value) for value in values.tolist()]
+
+
+def number(value: float | None) -> float | None:
+    """Return a number for JSON, None if it is not finite."""
+    return value if value is not None and isfinite(value) else None

@@ -14,8 +14,8 @@ from wncore_cli.tables import table
 @click.command(short_help="Say what a dump holds.")
 @click.argument("sources", nargs=-1, required=True, type=options.SOURCE)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-@click.option("--layer", "layers", multiple=True, metavar="GLOB", help="Only layers that match; may be repeated.")
-@click.option("--length", type=click.IntRange(1), help="Tokens of a sequence, for dumps that do not say.")
+@options.LAYERS
+@options.LENGTH
 @options.common
 def inspect(
     sources: tuple[Path, ...],

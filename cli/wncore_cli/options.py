@@ -104,3 +104,16 @@ def match_layers(names: list[str], patterns: tuple[str, ...]) -> list[str]:
 
 
 SOURCE = click.Path(path_type=Path)
+FORCE = click.option("--force", is_flag=True, help="Replace files that exist.")
+JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document in place of tables.")
+LAYERS = click.option(
+    "--layer", "layers", multiple=True, metavar="GLOB", help="Only layers that match; may be repeated."
+)
+LENGTH = click.option("--length", type=click.IntRange(1), help="Tokens of a sequence, for dumps that do not say.")
+SKIP_TOKENS = click.option(
+    "--skip-tokens",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Leave out the first tokens of every sequence.",
+)

@@ -23,8 +23,8 @@ PUBLISHED = {"method": "sparsegpt", "group": "block", "damping": "published", "r
 @click.command(short_help="Prune the layers of a dump.")
 @click.argument("sources", nargs=-1, required=True, type=options.SOURCE)
 @click.option("-o", "--output", type=options.SOURCE, help="Write the pruned weights to this .safetensors file.")
-@click.option("--force", is_flag=True, help="Replace files that exist.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document in place of tables.")
+@options.FORCE
+@options.JSON
 @click.option(
     "--sparsity",
     default="0.5",
@@ -61,7 +61,7 @@ PUBLISHED = {"method": "sparsegpt", "group": "block", "damping": "published", "r
 @click.option("--ridge", type=options.Number(0), help="[default: inputs / tokens, from 0.01 to 1; published 0.01]")
 @click.option("--published", is_flag=True, help="SparseGPT as published: method, groups, damping, no re-solve.")
 @click.option("--iterations", type=click.IntRange(2), help="Of admm. [default: 60]")
-@click.option("--layer", "layers", multiple=True, metavar="GLOB", help="Only layers that match; may be repeated.")
+@options.LAYERS
 @click.option(
     "--holdout",
     default=0.1,
@@ -77,14 +77,8 @@ PUBLISHED = {"method": "sparsegpt", "group": "block", "damping": "published", "r
 )
 @click.option("--top", default=5, show_default=True, type=click.IntRange(0), help="Neurons to list.")
 @click.option("--plot", type=options.SOURCE, metavar="DIR", help="Draw errors and outputs into this folder.")
-@click.option(
-    "--skip-tokens",
-    default=0,
-    show_default=True,
-    type=click.IntRange(0),
-    help="Leave out the first tokens of every sequence.",
-)
-@click.option("--length", type=click.IntRange(1), help="Tokens of a sequence, for dumps that do not say.")
+@options.SKIP_TOKENS
+@options.LENGTH
 @options.common
 def prune(
     sources: tuple[Path, ...],

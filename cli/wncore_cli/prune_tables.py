@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from wncore.layer_pruning import LayerPruning
-from wncore.prune_results import resolved
 from wncore.pruning.patterns import SemiStructured
 from wncore_cli.tables import number, table
 
@@ -13,7 +12,7 @@ from wncore_cli.tables import number, table
 def settings_line(prunings: Sequence[Sequence[LayerPruning]]) -> str:
     """One line: the method, where it compares, what N:M means, how much was held out."""
     spec = prunings[0][0].spec
-    parts = [spec.method + (" + re-solve" if resolved(spec) else "") + (f", {spec.bits} bits" if spec.bits else "")]
+    parts = [spec.method + (" + re-solve" if spec.resolved else "") + (f", {spec.bits} bits" if spec.bits else "")]
     if any(not isinstance(pattern, SemiStructured) for pattern in spec.patterns):
         parts.append(f"compared within each {spec.compared}" if spec.compared != "layer" else "compared in the layer")
     parts += [

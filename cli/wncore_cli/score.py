@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 @click.option(
     "-o", "--output", type=options.SOURCE, help="Write all neurons to a .parquet, .csv, .json or .safetensors file."
 )
-@click.option("--force", is_flag=True, help="Replace files that exist.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document in place of tables.")
+@options.FORCE
+@options.JSON
 @click.option("--against", type=options.SOURCE, help="A second dump of the same layers: report each neuron's change.")
 @click.option("--top", default=10, show_default=True, type=click.IntRange(0), help="Neurons to list.")
-@click.option("--layer", "layers", multiple=True, metavar="GLOB", help="Only layers that match; may be repeated.")
+@options.LAYERS
 @click.option("--plot", type=options.SOURCE, metavar="DIR", help="Draw the scores into this folder.")
 @click.option(
     "--estimator",
@@ -39,14 +39,8 @@ if TYPE_CHECKING:
     type=click.IntRange(0),
     help="Pairs of tokens for the mapping difficulty; 0: none.",
 )
-@click.option(
-    "--skip-tokens",
-    default=0,
-    show_default=True,
-    type=click.IntRange(0),
-    help="Leave out the first tokens of every sequence.",
-)
-@click.option("--length", type=click.IntRange(1), help="Tokens of a sequence, for dumps that do not say.")
+@options.SKIP_TOKENS
+@options.LENGTH
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the pairs and of the sample.")
 @options.common
 def score(

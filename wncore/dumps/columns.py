@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wncore.dumps.header import DTYPES, read_header
+from wncore.dumps.header import read_header
 from wncore.dumps.layer import as_column
 from wncore.dumps.tensor import Tensor
 from wncore.errors import DumpError
@@ -26,7 +26,7 @@ def read_column(path: Path, layer: str, column: str, neurons: int) -> Float:
     entry = header.tensors.get(name)
     if entry is None:
         raise DumpError(f"{path} lacks {name}; it holds {', '.join(sorted(header.tensors)[:4]) or 'nothing'}")
-    if entry.dtype not in DTYPES or entry.dtype in ("BOOL", "U8") or entry.shape != (neurons,):
+    if not entry.floating or entry.shape != (neurons,):
         raise DumpError(f"{name} in {path} is {entry.dtype} {entry.shape}; {neurons} floats are needed, one a neuron")
     tensor = Tensor(column, (as_column(header, entry),))
     values = tensor.read()

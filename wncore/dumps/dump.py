@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from wncore.dumps.header import DTYPES, Entry, Header, read_header
+from wncore.dumps.header import Entry, Header, read_header
 from wncore.dumps.layer import Layer, as_column
 from wncore.dumps.metadata import count_gram_tokens, merge_metadata, share_inputs, stated_length
 from wncore.dumps.sources import by_number, find_files
@@ -102,8 +102,7 @@ def _recognise(header: Header, name: str, entry: Entry, found: _Found) -> None:
             raise DumpError(f"{where} has type {entry.dtype}; a mask must be BOOL or U8, write it again")
         found.masks.append(as_column(header, entry))
         return
-    floating = entry.dtype in DTYPES and entry.dtype not in ("BOOL", "U8")
-    if not floating:
+    if not entry.floating:
         if part is not None:
             raise DumpError(f"{where} has type {entry.dtype}; a floating type is needed (dequantise it first)")
         found.notes.append(f"{name} is passed over: its type is {entry.dtype}")

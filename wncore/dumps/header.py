@@ -64,6 +64,11 @@ class Entry:
         return prod(self.shape[:-1])
 
     @property
+    def floating(self) -> bool:
+        """Whether its values are floats that can be read."""
+        return self.dtype in DTYPES and self.dtype not in ("BOOL", "U8")
+
+    @property
     def nbytes(self) -> int:
         """Size of the tensor on the disk."""
         return prod(self.shape) * BITS[self.dtype] // 8

@@ -17,6 +17,8 @@ from wncore.errors import DumpError, NonFiniteError, ShapeError
 
 CHUNK = 8 * 2**20
 """Bytes read at a time when only some columns are kept."""
+UNIT = {"F64": 2.0**-53, "F32": 2.0**-24, "F16": 2.0**-11, "BF16": 2.0**-8}
+"""Unit roundoff by dtype; bfloat16's is doubled, since some frameworks truncate. Float8 is coarser still."""
 NEAR = 2**16
 """Bytes of a row from which it pays to read only the wanted columns."""
 

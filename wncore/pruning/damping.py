@@ -69,18 +69,24 @@ def damp(h: ArrayLike, ridge: float, damping: Damping = "unit-diagonal", unit: f
     """
     if not 0 <= ridge < np.inf:
         raise InputError(f"a ridge is a positive number, or 0; got {ridge}")
-    gram = np.asarray(h, np.float64)
-    diagonal = gram.diagonal()
-    dead = diagonal == 0
-    unit_ridge = np.full(len(gram), diagonal.mean()) if damping == "published" else diagonal
     for raised in range(RUNGS):
-        if ladder(ridge, raised) > max(ridge, 1.0):
+        rung = ladder(ridge, raised)
+        if rung > max(ridge, 1.0):
             break
-        damped = gram + np.diag(ladder(ridge, raised) * unit_ridge)
-        np.fill_diagonal(damped, np.where(dead, 1.0, damped.diagonal()))
+        damped, dead = add_ridge(h, rung, damping)
         if _positive_definite(damped, unit):
-            return Damped(damped, dead, ladder(ridge, raised), raised)
+            return Damped(damped, dead, rung, raised)
     raise InputError("the Gram matrix is not positive semidefinite, whatever the ridge; sum x x' over tokens again")
+
+
+def add_ridge(h: ArrayLike, ridge: float, damping: Damping) -> tuple[Float, NDArray[np.bool_]]:
+    """Return H with a ridge on its diagonal, 1 where an input is dead, and which inputs are: (d, d) -> (d, d), (d,)."""
+    damped = np.array(h, np.float64)
+    diagonal = damped.diagonal().copy()
+    dead = diagonal == 0
+    share = diagonal.mean() if damping == "published" else diagonal
+    np.fill_diagonal(damped, np.where(dead, 1.0, diagonal + ridge * share))
+    return damped, dead
 
 
 def _positive_definite(h: Float, unit: float) -> bool:

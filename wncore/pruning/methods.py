@@ -74,6 +74,11 @@ class PruneSpec:
         """The comparison group that is used."""
         return self.group or DEFAULT_GROUP[self.method]
 
+    @property
+    def resolved(self) -> bool:
+        """Whether the kept weights end as the least-squares solution for their mask: those of OBS always do."""
+        return not self.bits and (self.resolve or self.method == "obs")
+
     def cells(self, m: int, d: int) -> tuple[Cells, ...]:
         """Lay out the cells of each pattern for a matrix (m, d)."""
         return tuple(cells_of(pattern, self.compared, m, d, self.block) for pattern in self.patterns)

@@ -51,7 +51,7 @@ def _prune_by(w: Tensor, h: Tensor, damped: Damped, cells: Cells, spec: PruneSpe
         weights = torch.where(mask, w, 0.0)
     if spec.bits and spec.method != "sparsegpt":
         return sparsegpt(w, damped, cells, mask, spec.bits, spec.bits_group)[0]
-    if spec.resolve or (spec.method == "obs" and not spec.bits):
+    if spec.resolved:
         weights = resolve(w, damped.h, mask)
     return weights if spec.bits else torch.where(mask.all(dim=2, keepdim=True), w, weights)
 

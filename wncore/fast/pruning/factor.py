@@ -10,7 +10,7 @@ from scipy.linalg import get_lapack_funcs
 
 from wncore.fast.tiles import Each, tiles
 from wncore.normal import Float
-from wncore.pruning.damping import Damped, Damping, damp
+from wncore.pruning.damping import Damped, Damping, add_ridge, damp
 
 PANEL = 128
 """Columns that are factorised at a time."""
@@ -36,14 +36,10 @@ def damped_factor(gram: NDArray, ridge: float, damping: Damping, each: Each) -> 
 
 
 def _clearly_damped(gram: NDArray, ridge: float, damping: Damping) -> Damped | None:
-    diagonal = np.diagonal(gram).astype(np.float64)
-    dead = diagonal == 0
-    added = ridge * (np.full(len(gram), diagonal.mean()) if damping == "published" else diagonal)
-    if not 0 <= ridge < np.inf or np.any(added[~dead] <= CLEAR * diagonal[~dead]):
-        return None
-    h = np.array(gram, np.float64)
-    np.fill_diagonal(h, np.where(dead, 1.0, diagonal + added))
-    return Damped(h, dead, ridge, 0)
+    h, dead = add_ridge(gram, ridge, damping)
+    before = np.diagonal(gram).astype(np.float64)
+    clear = h.diagonal() - before > CLEAR * before
+    return Damped(h, dead, ridge, 0) if np.all(clear | dead) else None
 
 
 def upper_factor(h: Float, each: Each) -> Float:

@@ -85,6 +85,6 @@ class _Expert:
         if spec.bits and spec.method != "sparsegpt":
             known = Cells(w.shape[1], np.empty((1, 1), np.int64))
             return sparsegpt(w, self.r, damped.dead, known, each, self.dtype, mask, spec.bits, spec.bits_group)[0]
-        if spec.resolve or spec.method == "obs":
+        if spec.resolved:
             found = resolve(w, damped.h, mask, each)
         return found if spec.bits else np.where(mask.all(axis=1, keepdims=True), w, found)

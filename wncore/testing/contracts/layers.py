@@ -1,12 +1,26 @@
 """Layers to prune: weights with zeros, ties and equal rows, and Gram matrices that are hard to factorise."""
 
+from typing import Any
+
 import numpy as np
+from hypothesis import strategies as st
 
 from wncore.normal import Float
-from wncore.testing.contracts.values import numbers, rounded
+from wncore.testing.contracts.contract import Draw
+from wncore.testing.contracts.values import SCALES, numbers, rounded
 
 WEIGHTS = ("normal", "heavy", "rectified", "tied", "equal")
 INPUTS = ("independent", "correlated", "duplicated", "dead", "massive")
+
+
+def choose_layer(draw: Draw) -> dict[str, Any]:
+    """Draw the number of experts, the kinds of weights and inputs, and the unit of the inputs."""
+    return {
+        "experts": draw(st.integers(1, 3), label="experts"),
+        "weights_kind": draw(st.sampled_from(WEIGHTS), label="weights"),
+        "inputs_kind": draw(st.sampled_from(INPUTS), label="kind of inputs"),
+        "scale": draw(st.sampled_from(SCALES), label="scale"),
+    }
 
 
 def weights(rng: np.random.Generator, dtype: str, shape: tuple[int, int, int], kind: str) -> Float:

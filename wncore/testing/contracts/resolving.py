@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from wncore.normal import Float
 from wncore.pruning.damping import damp
 from wncore.testing.contracts.contract import Answers, Arguments, Contract, Draw
-from wncore.testing.contracts.layers import INPUTS, WEIGHTS, grams, weights
-from wncore.testing.contracts.values import FEW, NEURONS, SCALES, rounded
+from wncore.testing.contracts.layers import INPUTS, choose_layer, grams, weights
+from wncore.testing.contracts.values import FEW, NEURONS, rounded
 from wncore.testing.tolerance import UNIT, only_if, share
 
 TINY = 1e3
@@ -23,12 +23,9 @@ def choose(draw: Draw, dtype: str) -> dict[str, Any]:
         "neurons": draw(NEURONS, label="neurons"),
         "inputs": draw(FEW | st.sampled_from([15, 16, 17, 40]), label="inputs"),
         "tokens": draw(st.sampled_from([1, 10, 100]), label="tokens"),
-        "experts": draw(st.integers(1, 3), label="experts"),
-        "weights_kind": draw(st.sampled_from(WEIGHTS), label="weights"),
-        "inputs_kind": draw(st.sampled_from(INPUTS), label="kind of inputs"),
+        **choose_layer(draw),
         "ridge": draw(st.sampled_from([0.0, 0.01]), label="ridge"),
         "zeros": draw(st.sampled_from([0.5, 0.0, 0.1, 0.9, 1.0]), label="share of zeros"),
-        "scale": draw(st.sampled_from(SCALES), label="scale"),
     }
 
 

@@ -11,10 +11,10 @@ from wncore.pruning.damping import DAMPINGS, damp, ladder
 from wncore.pruning.methods import METHODS, Method, PruneSpec
 from wncore.pruning.patterns import Pattern, Unstructured, parse_pattern
 from wncore.testing.contracts.contract import Answers, Arguments, Contract, Draw
-from wncore.testing.contracts.layers import INPUTS, WEIGHTS, grams, weights
+from wncore.testing.contracts.layers import WEIGHTS, choose_layer, grams, weights
 from wncore.testing.contracts.pruning.matrix import judge_matrix
 from wncore.testing.contracts.pruning.pruned import Pruned
-from wncore.testing.contracts.values import FEW, SCALES
+from wncore.testing.contracts.values import FEW
 from wncore.testing.tolerance import UNIT, share
 
 BY_NEURON = "by neuron"
@@ -32,10 +32,7 @@ def choose(draw: Draw, dtype: str) -> dict[str, Any]:
         "neurons": draw(FEW if method == "obs" else FEW | st.sampled_from([15, 16, 17]), label="neurons"),
         "inputs": draw(FEW | st.sampled_from([8, 15, 16, 17] + [33, 40] * (method != "obs")), label="inputs"),
         "tokens": draw(st.sampled_from([100, 1, 2, 10, 30]), label="tokens"),
-        "experts": draw(st.integers(1, 3), label="experts"),
-        "weights_kind": draw(st.sampled_from(WEIGHTS), label="weights"),
-        "inputs_kind": draw(st.sampled_from(INPUTS), label="kind of inputs"),
-        "scale": draw(st.sampled_from(SCALES), label="scale"),
+        **choose_layer(draw),
     }
     finish = draw(st.sampled_from(FINISHES), label="kept weights")
     asked = {

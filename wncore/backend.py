@@ -62,12 +62,16 @@ class Backend(Protocol):
         """`wncore.grams.gram`: (n, d), (n,) -> (k, d, d) float64, (k, d) float64, (k,) int64; additive over tokens."""
         ...
 
+    def lloyd(self, x: Array, centroids: Array) -> tuple[Array, Array, Array, Array]:
+        """`wncore.clustering.lloyd`: (n, r), (k, r) -> (n,) int64, (k, r) float64, (k,) int64, (k,) float64."""
+        ...
+
     def prune(self, w: Array, h: Array, spec: "PruneSpec") -> tuple[Array, Array, Array]:
-        """`wncore.pruning.methods.prune`: (k, m, d), (k, d, d) -> (p, k, m, d) dtype kept, (k,) float64, (k,) int64."""
+        """`wncore.pruning.methods.prune`: (k, m, d), (k, d, d) float64 -> (p, k, m, d), (k,), (k,) int64."""
         ...
 
     def resolve(self, w: Array, h: Array, mask: Array) -> Array:
-        """`wncore.pruning.least_squares.resolve` of k experts: (k, m, d), (k, d, d), (k, m, d) 0 or 1 -> (k, m, d)."""
+        """`wncore.pruning.least_squares.resolve`: (k, m, d), (k, d, d) float64, (k, m, d) 0 or 1 -> (k, m, d)."""
         ...
 
 

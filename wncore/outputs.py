@@ -40,6 +40,7 @@ class Outputs:
 
     `memory` is in bytes, for all that is held at a time; `tick` is called with 0 now and then, as a sign of life.
     `weights` (m, d) take the place of the layer's own, and of outputs that are stored: what would it give with them?
+    So do experts (k, m, d), with `labels` (n,) that say which of them each token that counts goes to.
     """
 
     def __init__(
@@ -50,9 +51,12 @@ class Outputs:
         memory: int,
         tick: Tick = lambda count: None,
         weights: NDArray | None = None,
+        labels: NDArray[np.int64] | None = None,
     ) -> None:
         layer = layer if weights is None else replace(layer, output=None)
-        self.layer, self.tokens, self.backend, self.memory, self.weights = layer, tokens, backend, memory, weights
+        self.layer, self.tokens, self.backend, self.memory = layer, tokens, backend, memory
+        self.weights = weights[None] if weights is not None and weights.ndim == 2 else weights
+        self.labels = np.zeros(tokens.count, np.int64) if labels is None else labels
         self.tick = tick
         parts = [layer.output] if layer.output is not None else [layer.input, layer.weight, layer.bias]
         wide = any(part is not None and part.dtype == "F64" for part in parts)
@@ -167,7 +171,8 @@ class Outputs:
         weight = self.layer.weight
         if self.layer.output is not None or weight is None:
             return 0
-        return weight.columns * (weight.itemsize + 2 * self._itemsize)
+        experts = 1 if self.weights is None else len(self.weights)
+        return weight.columns * (weight.itemsize + 2 * self._itemsize) * experts
 
     def _batch_rows(self, width: int) -> int:
         source = self.layer.output or self.layer.input
@@ -180,10 +185,11 @@ class Outputs:
             raw = output.read(rows, columns)[self.tokens.keep[rows]]
             output.check_finite(raw)
             return as_floats(raw)
-        x = self._read_input(rows) if self._input is None else self._input[self._kept(rows)]
+        kept = self._kept(rows)
+        x = self._read_input(rows) if self._input is None else self._input[kept]
         x = self.backend.asarray(x, self.dtype)
         w, b = self._parameters(columns)
-        labels = self.backend.asarray(np.zeros(len(x), np.int64), "int64")
+        labels = self.backend.asarray(self.labels[kept], "int64")
         y = self.backend.to_numpy(self.backend.routed_linear(x, w, b, labels))
         if not is_finite(y):
             raise NonFiniteError(
@@ -192,13 +198,13 @@ class Outputs:
         return y
 
     def _parameters(self, columns: slice) -> tuple[Array, Array | None]:
-        """Return the weights (1, t, d) and biases (t,) of some neurons, read once for all their tokens."""
+        """Return the weights (k, t, d) and biases (t,) of some neurons, read once for all their tokens."""
         if self._held is None or self._held[0] != columns:
             weight, bias = self.layer.weight, self.layer.bias
             assert weight is not None  # a layer that is scored has outputs, or input and weight
             self._held = None  # before the next is read
-            own = self._floats(weight, columns) if self.weights is None else self.weights[columns]
-            w = self.backend.asarray(own[None], self.dtype)
+            own = self._floats(weight, columns)[None] if self.weights is None else self.weights[:, columns]
+            w = self.backend.asarray(own, self.dtype)
             b = None if bias is None else self.backend.asarray(self._floats(bias, columns)[:, 0], self.dtype)
             self._held = columns, w, b
         return self._held[1:]

@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from wncore import difficulty, grams, histograms, routing, streaming, wasserstein
+from wncore import clustering, difficulty, grams, histograms, routing, streaming, wasserstein
 from wncore.pruning import least_squares, methods
 
 
@@ -28,6 +28,7 @@ class NumpyBackend:
     distance_bounds = staticmethod(streaming.distance_bounds)
     mapping_difficulty = staticmethod(difficulty.mapping_difficulty)
     gram = staticmethod(grams.gram)
+    lloyd = staticmethod(clustering.lloyd)
 
     def routed_linear(self, x: np.ndarray, weights: np.ndarray, bias: Any, labels: np.ndarray) -> np.ndarray:
         """Compute in float64, round once to the input's dtype."""

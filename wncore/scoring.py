@@ -142,7 +142,7 @@ def distances(outputs: Outputs) -> Float:
         found.append(outputs.backend.to_numpy(outputs.backend.gaussian_distance(y)))
         spread.append(tile.std(axis=0, dtype=np.float64))
     weights = outputs.weights
-    norm = _weight_statistics(outputs.layer)[0] if weights is None else norms(weights.astype(np.float64), axis=1)
+    norm = _weight_statistics(outputs.layer)[0] if weights is None else norms(weights.astype(np.float64), axis=2).max(axis=0)
     limit = 0.0 if outputs.layer.output is not None or norm is None else _rounding(outputs, norm)
     return np.where(np.concatenate(spread) <= limit, np.nan, np.concatenate(found))
 

@@ -7,9 +7,10 @@ import numpy as np
 from wncore.backend import Backend
 from wncore.dumps.layer import Layer
 from wncore.dumps.tensor import UNIT, Tensor
-from wncore.errors import InputError, NonFiniteError
-from wncore.inputs import Tick, read_input
+from wncore.errors import InputError
+from wncore.inputs import Tick
 from wncore.normal import Float
+from wncore.sums import sum_clusters
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,53 +50,29 @@ def calibrate(
 ) -> Calibration:
     """Read a layer's inputs once and sum them up; the last share `holdout` of the tokens apart from the others.
 
-    The last tokens, not random ones: neighbours in a text are alike, and would tell what they were asked. Without
-    inputs, the dump's Gram matrix is taken.
+    Without inputs, the dump's Gram matrix is taken.
 
     Raises
     ------
     InputError
-        If `holdout` leaves fewer than 2 tokens to calibrate by, or is not in [0, 1); if a stored Gram matrix is none,
-        or tokens should be left out of one; if the squares of an input vanish.
+        If a stored Gram matrix is none, or tokens should be left out of one.
     NonFiniteError
-        If an input or the Gram matrix holds NaN or infinity, or the sums overflow.
+        If it holds NaN or infinity.
     WncoreError
-        As `Layer.tokens`.
+        As `sum_clusters`.
     """
-    if not 0 <= holdout < 1:
-        raise InputError(f"the share of tokens to hold out lies in [0, 1); got {holdout}")
     if layer.input is None:
         if layer.gram is None:
             raise InputError(f"{layer.name} has neither input nor gram; capture one of them")
         if skip_tokens:
             raise InputError(f"{layer.name}: no token can be left out of a sum; --skip-tokens needs the input itself")
         gram = read_gram(layer.gram)
-        return Calibration(gram, layer.gram_tokens, None, 0, _eigenvalues(gram))
-    tokens, source = layer.tokens(skip_tokens), layer.input
-    kept_back = round(holdout * tokens.count) or int(holdout > 0)
-    judged_from = tokens.count - kept_back
-    if judged_from < 2:
-        raise InputError(
-            f"{layer.name} has {tokens.count} tokens; with --holdout {holdout:g} fewer than 2 are left to calibrate by"
-        )
-    dtype = "float64" if source.dtype == "F64" else "float32"
-    step = max(256, min(memory // 8, 2**26) // (source.columns * (8 if dtype == "float64" else 4)))
-    grams, largest, done = np.zeros((2, source.columns, source.columns)), np.zeros(source.columns), 0
-    with np.errstate(over="ignore", invalid="ignore"):
-        for first in range(0, source.rows, step):
-            x = read_input(source, tokens, slice(first, min(source.rows, first + step)), dtype, tick)
-            largest = np.maximum(largest, np.maximum(x.max(axis=0, initial=0), -x.min(axis=0, initial=0)))
-            for half, part in enumerate(np.split(x, [max(0, judged_from - done)])):
-                if len(part):
-                    labels = backend.asarray(np.zeros(len(part), np.int64), "int64")
-                    grams[half] += backend.to_numpy(backend.gram(backend.asarray(part, dtype), labels, 1)[0])[0]
-            done += len(x)
-            tick(0)
-    if not np.isfinite(grams).all():
-        raise NonFiniteError(f"{layer.name}: the squares of its inputs overflow {dtype}; scale the input down")
-    if np.any((grams.sum(axis=0).diagonal() == 0) & (largest > 0)):
-        raise InputError(f"{layer.name}: the squares of its inputs vanish in {dtype}; scale the input up")
-    return Calibration(grams[0], judged_from, grams[1] if kept_back else None, kept_back, _eigenvalues(grams[0]))
+        return Calibration(gram, layer.gram_tokens, None, 0, eigenvalues(gram))
+    sums = sum_clusters(layer, backend, holdout=holdout, skip_tokens=skip_tokens, memory=memory, tick=tick)
+    kept_back = None if sums.holdout is None else sums.holdout[0]
+    return Calibration(
+        sums.grams[0], int(sums.tokens[0]), kept_back, int(sums.holdout_tokens[0]), eigenvalues(sums.grams[0])
+    )
 
 
 def read_gram(tensor: Tensor) -> Float:
@@ -128,7 +105,8 @@ def read_gram(tensor: Tensor) -> Float:
     return (h + h.T) / 2
 
 
-def _eigenvalues(gram: Float) -> Float:
+def eigenvalues(gram: Float) -> Float:
+    """Return the eigenvalues of a Gram matrix scaled to a diagonal of 1, ascending: (d, d) -> (d,)."""
     unit = np.sqrt(gram.diagonal())
     unit = np.where(unit > 0, unit, 1.0)
     return np.asarray(np.linalg.eigvalsh(gram / np.outer(unit, unit)), np.float64)

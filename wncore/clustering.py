@@ -1,12 +1,38 @@
-r"""Clusters of tokens: k-means, one step of Lloyd's algorithm at a time.
+"""K-means: points and centroids that are nearest to each other, found by Lloyd's algorithm from k-means++ seeds.
 
-Sources: Lloyd 1982, doi:10.1109/TIT.1982.1056489; k-means++, Arthur & Vassilvitskii 2007.
+Sources: Lloyd 1982, doi:10.1109/TIT.1982.1056489; Arthur & Vassilvitskii 2007, "k-means++: the advantages of careful
+seeding" (the greedy variant, which draws several candidates for each centroid and keeps the best).
 """
+
+from dataclasses import dataclass
+from math import log
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from wncore.backend import Array, Backend
+from wncore.errors import InputError
+from wncore.inputs import Tick
 from wncore.normal import Float
+
+SEEDING = 2**14
+"""Points, drawn at random, among which centroids are seeded."""
+
+
+@dataclass(frozen=True, eq=False)
+class Clusters:
+    """k clusters of n points, in r dimensions."""
+
+    centroids: NDArray
+    """(k, r) in the dtype of the points"""
+    labels: NDArray[np.int64]
+    """(n,) the nearest centroid of each point"""
+    counts: NDArray[np.int64]
+    """(k,) zero only if there are fewer different points than clusters"""
+    inertia: float
+    """Sum of squared distances of the points to their centroids."""
+    iterations: int
+    """Of the best start."""
 
 
 def lloyd(x: ArrayLike, centroids: ArrayLike) -> tuple[NDArray[np.int64], Float, NDArray[np.int64], Float]:
@@ -26,3 +52,103 @@ def lloyd(x: ArrayLike, centroids: ArrayLike) -> tuple[NDArray[np.int64], Float,
     mine = labels == np.arange(len(centres))[:, None]
     sums = np.array([points[chosen].sum(axis=0) for chosen in mine])
     return labels, sums, mine.sum(axis=1), np.where(mine, gaps, 0.0).sum(axis=1)
+
+
+def kmeans(
+    x: NDArray,
+    k: int,
+    backend: Backend,
+    *,
+    seed: int = 0,
+    restarts: int = 10,
+    iterations: int = 300,
+    tolerance: float = 1e-4,
+    tick: Tick = lambda count: None,
+) -> Clusters:
+    """Cluster points by k-means, the best of several starts: (n, r) -> `Clusters`.
+
+    A start ends when the centroids move by less than `tolerance` in relation to the points' variance: the sum of their
+    squared moves against the mean variance of a dimension. Seeds are drawn here, so that backends differ by rounding
+    alone.
+
+    Raises
+    ------
+    InputError
+        If there are fewer points than clusters, or no cluster, restart or iteration.
+    """
+    if not 1 <= k <= len(x):
+        raise InputError(f"{len(x)} tokens form 1 to {len(x)} clusters; got {k}")
+    if restarts < 1 or iterations < 1:
+        raise InputError(f"k-means takes at least 1 restart and 1 iteration; got {restarts} and {iterations}")
+    native, enough = backend.asarray(x, str(x.dtype)), tolerance * float(x.var(axis=0, dtype=np.float64).mean())
+    best: Clusters | None = None
+    for restart in range(restarts if k > 1 else 1):
+        rng = np.random.default_rng([seed, restart])
+        sample = x if len(x) <= SEEDING else x[rng.choice(len(x), SEEDING, replace=False)]
+        found = _descend(native, seed_centroids(sample, k, rng), backend, rng, iterations, enough, x.dtype, tick)
+        if best is None or found.inertia < best.inertia:
+            best = found
+    assert best is not None
+    return best
+
+
+def seed_centroids(x: ArrayLike, k: int, rng: np.random.Generator) -> Float:
+    """Draw k of the points by greedy k-means++: (n, r) -> (k, r).
+
+    Each is the best of 2 + log k candidates, drawn in proportion to the squared distance to those drawn before.
+    """
+    points = np.asarray(x, np.float64)
+    points = points - points.mean(axis=0)
+    squares, trials = np.square(points).sum(axis=1), 2 + int(log(k))
+    chosen = [int(rng.integers(len(points)))]
+    nearest = _gaps(points, squares, chosen)[0]
+    while len(chosen) < k:
+        # all gaps are zero once every different point has been chosen
+        weights = np.cumsum(nearest if nearest.any() else np.ones(len(points)))
+        candidates = np.searchsorted(weights, rng.random(trials) * weights[-1], side="right")
+        candidates = np.minimum(candidates, len(points) - 1)
+        gaps = np.minimum(nearest, _gaps(points, squares, candidates))
+        best = int(gaps.sum(axis=1).argmin())
+        chosen.append(int(candidates[best]))
+        nearest = gaps[best]
+    return np.asarray(x, np.float64)[chosen]
+
+
+def _gaps(points: Float, squares: Float, chosen: ArrayLike) -> Float:
+    """Return the squared distances of all points to some of them: (c, n)."""
+    gaps = squares[chosen][:, None] - 2 * points[chosen] @ points.T + squares
+    return np.maximum(gaps, 0.0)
+
+
+def _descend(
+    x: Array,
+    centroids: Float,
+    backend: Backend,
+    rng: np.random.Generator,
+    iterations: int,
+    enough: float,
+    dtype: np.dtype,
+    tick: Tick,
+) -> Clusters:
+    """Move each centroid to the mean of its points, until they hardly move any more."""
+    done, moved = 0, np.inf
+    while done < iterations and moved > enough:
+        labels, sums, counts, inertia = map(backend.to_numpy, backend.lloyd(x, backend.asarray(centroids, str(dtype))))
+        means = sums / np.maximum(counts, 1)[:, None]
+        _fill_empty(x, means, labels, counts, inertia, backend, rng)
+        moved, done, centroids = float(np.square(means - centroids).sum()), done + 1, means
+        tick(0)
+    kept = centroids.astype(dtype)
+    labels, _, counts, inertia = map(backend.to_numpy, backend.lloyd(x, backend.asarray(kept, str(dtype))))
+    return Clusters(kept, labels, counts, float(inertia.sum()), done)
+
+
+def _fill_empty(
+    x: Array, means: Float, labels: NDArray, counts: NDArray, inertia: Float, backend: Backend, rng: np.random.Generator
+) -> None:
+    """Give each empty cluster a point of one of the widest clusters: the inertia can only fall."""
+    widest = np.argsort(-inertia, kind="stable")
+    for empty, wide in zip(np.flatnonzero(counts == 0), widest, strict=False):
+        if inertia[wide] > 0:
+            point = int(rng.choice(np.flatnonzero(labels == wide)))
+            means[empty] = backend.to_numpy(x[point : point + 1])[0]

@@ -142,11 +142,11 @@ def prune_layer(
     layer.weight.check_finite(stored)
     dense = stored.astype(np.float64)
     spec = replace(spec, ridge=_ridge(calibration, spec, d) if ridge is None else ridge)
-    dtype = "float64" if "float64" in backend.dtypes else backend.dtypes[0]
-    w, h = backend.asarray(dense[None], dtype), backend.asarray(calibration.gram[None], dtype)
+    w = backend.asarray(dense[None], "float64" if layer.weight.dtype == "F64" else "float32")
+    h = backend.asarray(calibration.gram[None], "float64")
     weights, used, raised = map(backend.to_numpy, backend.prune(w, h, spec))
     tick(0)
-    pruned = [_store(layer, one[0], stored) for one in weights]
+    pruned = [as_stored(layer, one[0], stored) for one in weights]
     before, after = _distances(layer, backend, pruned, skip_tokens, memory, tick) if wasserstein else (None, None)
     return [
         _report(layer.name, one, dense, i, spec, calibration, float(used[0]), int(raised[0]), before, after)
@@ -176,8 +176,14 @@ def _ridge(calibration: Calibration, spec: PruneSpec, d: int) -> float:
     return chosen_ridge(calibration.tokens, d)
 
 
-def _store(layer: Layer, weight: Float, dense: NDArray) -> NDArray:
-    """Round to the dump's dtype; weights that did not move keep their bits."""
+def as_stored(layer: Layer, weight: NDArray, dense: NDArray) -> NDArray:
+    """Round weights (..., m, d) to the dump's dtype; those that did not move from the dense ones keep their bits.
+
+    Raises
+    ------
+    NonFiniteError
+        If one leaves the range of the dtype.
+    """
     assert layer.weight is not None
     with np.errstate(over="ignore"):
         rounded = weight.astype(DTYPES[layer.weight.dtype])

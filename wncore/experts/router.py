@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wncore.backend import Array, Backend
-from wncore.normal import Float
 
 Labels = NDArray[np.int64]
 

@@ -16,23 +16,34 @@ def neuron_losses(w: ArrayLike, h: ArrayLike) -> Float:
     return np.maximum(((weights @ np.asarray(h, np.float64)) * weights).sum(axis=1), 0.0)
 
 
-def relative_errors(sparse: ArrayLike, dense: ArrayLike, h: ArrayLike) -> tuple[float, Float]:
-    """Return ||(W'-W)X||^2 / ||WX||^2 of the layer, and of each neuron (m,).
+def expert_losses(experts: ArrayLike, dense: ArrayLike, grams: ArrayLike) -> tuple[Float, Float]:
+    """Return what each expert's neurons lose on its own tokens, and what there was: (k, m, d), (m, d), (k, d, d).
 
-    Nothing over nothing is 0, something over nothing infinite. The units of weights and inputs cancel, so that numbers
-    whose squares would leave the range of float64 do no harm.
+    The sums ||(W_c - W)_i X_c||^2 and ||W_i X_c||^2, (k, m) each, in a unit of their own that keeps numbers whose
+    squares would leave the range of float64 from doing harm.
+    """
+    after, before, parts = np.asarray(experts, np.float64), np.asarray(dense, np.float64), np.asarray(grams, np.float64)
+    unit = _power_of_two(max(np.abs(before).max(initial=0.0), np.abs(after).max(initial=0.0)))
+    size = _power_of_two(np.einsum("kii->ki", parts).max(initial=0.0))
+    whole = np.array([neuron_losses(before / unit, part / size) for part in parts])
+    lost = [neuron_losses(w / unit - before / unit, part / size) for w, part in zip(after, parts, strict=True)]
+    return np.array(lost), whole
+
+
+def ratio(lost: Float, whole: Float) -> Float:
+    """Divide; nothing over nothing is 0, something over nothing infinite."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(lost == 0, 0.0, lost / whole)
+
+
+def relative_errors(sparse: ArrayLike, dense: ArrayLike, h: ArrayLike) -> tuple[float, Float]:
+    """Return ||(W'-W)X||^2 / ||WX||^2 of the layer, and of each neuron (m,); the units cancel.
 
     >>> relative_errors([[0.0, 1.0]], [[1.0, 1.0]], [[1.0, 0.0], [0.0, 3.0]])
     (0.25, array([0.25]))
     """
-    after, before, gram = np.asarray(sparse, np.float64), np.asarray(dense, np.float64), np.asarray(h, np.float64)
-    unit = _power_of_two(max(np.abs(before).max(initial=0.0), np.abs(after).max(initial=0.0)))
-    gram = gram / _power_of_two(gram.diagonal().max(initial=0.0))
-    lost, whole = neuron_losses(after / unit - before / unit, gram), neuron_losses(before / unit, gram)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.where(lost == 0, 0.0, lost / whole)
-        total = 0.0 if lost.sum() == 0 else float(np.divide(lost.sum(), whole.sum()))
-    return total, ratio
+    lost, whole = expert_losses(np.asarray(sparse)[None], dense, np.asarray(h)[None])
+    return float(ratio(lost.sum(), whole.sum())), ratio(lost[0], whole[0])
 
 
 def _power_of_two(size: float) -> float:

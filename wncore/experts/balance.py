@@ -1,0 +1,57 @@
+"""Clusters of equal size: a price on each centroid, so that every expert gets as many tokens.
+
+The nearest centroid with a price, argmin_c ||z - c||^2 + price_c, is the nearest of the points (c, sqrt(price_c)) to
+(z, 0): a balanced router is an ordinary one with a dimension more. Source: power diagrams as balanced partitions,
+Aurenhammer, Hoffmann & Aronov 1998, doi:10.1007/PL00009187.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wncore.normal import Float
+
+ROUNDS = 20
+"""Of prices, then centroids."""
+SWEEPS = 50
+"""Over the prices, at most, in each round."""
+CLOSE = 0.01
+"""Sizes this close to equal, relatively, are equal enough."""
+
+
+def balance(x: NDArray, centroids: NDArray) -> tuple[Float, Float]:
+    """Move centroids, and price them, until clusters are of about equal size: (n, r), (k, r) -> (k, r), (k,)."""
+    points, centres = np.asarray(x, np.float64), np.asarray(centroids, np.float64)
+    prices = np.zeros(len(centres))
+    for _ in range(ROUNDS):
+        gaps = squared_gaps(points, centres)
+        prices = even_prices(gaps, prices)
+        labels = (gaps + prices).argmin(axis=1)
+        members = [points[labels == c] for c in range(len(centres))]
+        centres = np.array([own.mean(axis=0) if len(own) else old for own, old in zip(members, centres, strict=True)])
+    return centres, even_prices(squared_gaps(points, centres), prices)
+
+
+def squared_gaps(points: Float, centres: Float) -> Float:
+    """Return ||x_t - centroid_c||^2: (n, r), (k, r) -> (n, k)."""
+    return np.array([np.square(points - centre).sum(axis=1) for centre in centres]).T
+
+
+def even_prices(gaps: Float, prices: Float) -> Float:
+    """Raise the prices of crowded clusters and lower those of others, one after the other: (n, k), (k,) -> (k,).
+
+    The new price of a cluster lets it have exactly its n / k tokens while the others keep theirs. The lowest is 0.
+    """
+    n, k = gaps.shape
+    fair, prices = n // k, prices.copy()
+    if fair == 0 or k == 1:
+        return np.zeros(k)
+    for _ in range(SWEEPS):
+        for c in range(k):
+            offers = gaps + prices
+            offers[:, c] = np.inf
+            margin = np.partition(offers.min(axis=1) - gaps[:, c], (n - fair - 1, n - fair))
+            prices[c] = (margin[n - fair - 1] + margin[n - fair]) / 2
+        sizes = np.bincount((gaps + prices).argmin(axis=1), minlength=k)
+        if np.abs(sizes * k / n - 1).max() <= CLOSE:
+            break
+    return prices - prices.min()

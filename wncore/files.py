@@ -2,11 +2,22 @@
 
 import os
 import tempfile
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from wncore.errors import InputError, OutputExistsError, WncoreError
+
+
+def sweep_paths(path: Path, settings: Sequence[str]) -> list[Path]:
+    """Name a file for each run of a sweep: the path itself for one, else with the setting in it.
+
+    >>> [str(path) for path in sweep_paths(Path("out.safetensors"), ["0.5", "2:4"])]
+    ['out-0.5.safetensors', 'out-2of4.safetensors']
+    """
+    if len(settings) == 1:
+        return [path]
+    return [path.with_name(f"{path.stem}-{setting.replace(':', 'of')}{path.suffix}") for setting in settings]
 
 
 def check_output(path: Path, force: bool) -> None:

@@ -62,17 +62,6 @@ def describe_layer(one: LayerPruning, neurons: bool = True) -> dict[str, Any]:
     return layer
 
 
-def sweep_paths(path: Path, patterns: Sequence[str]) -> list[Path]:
-    """Name a file for each pattern: the path itself for one, else with the pattern in it.
-
-    >>> [str(path) for path in sweep_paths(Path("out.safetensors"), ["0.5", "2:4"])]
-    ['out-0.5.safetensors', 'out-2of4.safetensors']
-    """
-    if len(patterns) == 1:
-        return [path]
-    return [path.with_name(f"{path.stem}-{pattern.replace(':', 'of')}{path.suffix}") for pattern in patterns]
-
-
 def write_pruned(
     path: Path,
     layers: Sequence[Layer],

@@ -13,6 +13,7 @@ import click
 COMMANDS = {
     "score": "Score the neurons of a dump by their distance to a Gaussian.",
     "prune": "Prune the layers of a dump, and say what it cost.",
+    "expand": "Turn the layers of a dump into sparse experts.",
     "inspect": "Say what a dump holds, and whether it fits together.",
     "backends": "List the installed backends.",
     "certify": "Run the conformance suite against a backend.",

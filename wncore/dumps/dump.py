@@ -229,3 +229,19 @@ def prunable_layers(dump: Dump, names: Sequence[str]) -> list[Layer]:
             f"{dump.source} cannot be pruned: none of {', '.join(names[:3])} has a weight and an input, or its gram"
         )
     return ready
+
+
+def expandable_layers(dump: Dump, names: Sequence[str]) -> list[Layer]:
+    """Return the named layers that have weights and inputs.
+
+    Raises
+    ------
+    DumpError
+        If none has.
+    """
+    ready = [dump.layers[name] for name in names if dump.layers[name].expandable]
+    if not ready:
+        raise DumpError(
+            f"{dump.source} cannot be expanded: none of {', '.join(names[:3])} has a weight and an input to cluster"
+        )
+    return ready

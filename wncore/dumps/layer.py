@@ -72,6 +72,11 @@ class Layer:
         """Whether there are weights, and what is needed to know their inputs."""
         return self.weight is not None and (self.input is not None or self.gram is not None)
 
+    @property
+    def expandable(self) -> bool:
+        """Whether there are weights, and the inputs themselves to cluster."""
+        return self.weight is not None and self.input is not None
+
     def tokens(self, skip: int = 0) -> Tokens:
         """Say which tokens count when padding and the first `skip` tokens of every sequence are left out.
 

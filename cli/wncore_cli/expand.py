@@ -62,7 +62,7 @@ class Experts(click.ParamType):
 @click.option(
     "--prior",
     type=options.Number(0),
-    help="Tokens, in units of the inputs, that a cluster borrows from the layer. [default: 0.25; published 0]",
+    help="Tokens, in units of the inputs, that a cluster borrows from the layer. [default: 0.1; published 0]",
 )
 @click.option("--controls", is_flag=True, help="Also: random clusters, and k experts that store as much as one.")
 @options.LAYERS
@@ -162,7 +162,7 @@ def _spec(
     output: Path | None,
 ) -> "ExpandSpec":
     """Build the specification from the options that were given; refuse those that do not go together."""
-    from wncore.experts.expansion import ExpandSpec
+    from wncore.experts.expansion import PRIOR, ExpandSpec
     from wncore.experts.fitting import ClusterSpec
 
     prune = pruning_options.read_spec(chosen, patterns, by_neuron, plot)
@@ -183,7 +183,7 @@ def _spec(
     )
     prior = chosen["prior"]
     if prior is None:
-        prior = 0.0 if chosen["published"] else 0.25
+        prior = 0.0 if chosen["published"] else PRIOR
     return ExpandSpec(experts, prune, clusters, prior, chosen["ridge"], chosen["controls"])
 
 

@@ -18,6 +18,7 @@ from wncore.pruning.patterns import Pattern
 from wncore.scoring import LayerScore
 
 Control = Literal["random", "stored"]
+PRIOR = 0.1
 AUTO = 0
 """In place of a number of experts: as many as help."""
 
@@ -31,7 +32,7 @@ class ExpandSpec:
     prune: PruneSpec
     """Its ridge is replaced by that below."""
     clusters: ClusterSpec = field(default_factory=ClusterSpec)
-    prior: float = 0.25
+    prior: float = PRIOR
     """Tokens, in units of d, of the whole layer that stand beside each cluster's own."""
     ridge: float | None = None
     """None: by the number of tokens behind each expert."""

@@ -1,12 +1,13 @@
 """The mapping difficulty of a layer of a dump: its pairs of tokens, how far apart their inputs are, and the control."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wncore.backend import Array, Backend
-from wncore.difficulty import Pairs, draw_pairs
+from wncore.difficulty import Indices, Pairs, draw_pairs
 from wncore.dumps.layer import Tokens
 from wncore.dumps.tensor import Tensor, as_floats
 from wncore.normal import Float
@@ -14,22 +15,39 @@ from wncore.norms import norms
 
 
 @dataclass(frozen=True)
-class Mapping:
-    """Pairs whose inputs differ, with the distances of their inputs; for the true inputs and for shuffled ones."""
+class MeasuredPairs:
+    """Pairs of tokens whose inputs differ, and how far apart those are, (p,)."""
 
-    true: tuple[Pairs, Float]
-    shuffled: tuple[Pairs, Float]
+    pairs: Pairs
+    distances: Float
+
+    def score(self, backend: Backend, y: Array, tokens: int, dtype: str) -> Float:
+        """Return the difficulties of the neurons of a tile (n, t), NaN where undefined."""
+        left, right = self.pairs.left, self.pairs.right
+        line = np.zeros((tokens, 1))  # only distances matter: a pair lies at 0 and at its distance on a line
+        line[right, 0] = self.distances
+        x, i, j = backend.asarray(line, dtype), backend.asarray(left, "int64"), backend.asarray(right, "int64")
+        found = backend.to_numpy(backend.mapping_difficulty(x, y, i, j))
+        return np.where(found > 0, found, np.nan)
+
+
+@dataclass(frozen=True)
+class Mapping:
+    """Pairs of tokens measured by their true inputs, and by shuffled ones."""
+
+    true: MeasuredPairs
+    shuffled: MeasuredPairs
 
     @property
     def pairs(self) -> Pairs:
         """The pairs of the true inputs."""
-        return self.true[0]
+        return self.true.pairs
 
     def score(self, backend: Backend, y: Array, tokens: int, dtype: str) -> dict[str, NDArray[np.float64]]:
         """Return the difficulties of the neurons of a tile (n, t), NaN where undefined."""
         return {
-            "mapping_difficulty": _score(backend, y, tokens, dtype, *self.true),
-            "mapping_difficulty_shuffled": _score(backend, y, tokens, dtype, *self.shuffled),
+            "mapping_difficulty": self.true.score(backend, y, tokens, dtype),
+            "mapping_difficulty_shuffled": self.shuffled.score(backend, y, tokens, dtype),
         }
 
 
@@ -43,20 +61,27 @@ def draw_mapping(source: Tensor, tokens: Tokens, pairs: int, seed: int, memory: 
     return Mapping(_drop(drawn, true), _drop(drawn, shuffled))
 
 
-def _score(backend: Backend, y: Array, tokens: int, dtype: str, pairs: Pairs, distances: Float) -> Float:
-    """Only distances of inputs matter, so points on a line stand for them: a pair lies at 0 and at its distance."""
-    line = np.zeros((tokens, 1))
-    line[pairs.right, 0] = distances
-    left, right = backend.asarray(pairs.left, "int64"), backend.asarray(pairs.right, "int64")
-    found = backend.to_numpy(backend.mapping_difficulty(backend.asarray(line, dtype), y, left, right))
-    return np.where(found > 0, found, np.nan)
+def draw_within(
+    source: Tensor, tokens: Tokens, clusters: Sequence[Indices], pairs: int, seed: int, memory: int
+) -> list[MeasuredPairs]:
+    """Draw pairs within clusters of the tokens that count, each its share of `pairs`; measure their inputs in `source`.
+
+    The indices of a cluster's pairs count its own tokens. One cluster of all tokens has the pairs of `draw_mapping`.
+    """
+    drawn = [draw_pairs(len(members), pairs * len(members) // tokens.count, seed) for members in clusters]
+    parts, rows = list(zip(clusters, drawn, strict=True)), np.flatnonzero(tokens.keep)
+    left = np.concatenate([rows[members[one.left]] for members, one in parts])
+    right = np.concatenate([rows[members[one.right]] for members, one in parts])
+    ends = np.cumsum([len(one.left) for one in drawn])[:-1]
+    distances = np.split(_input_distances(source, left, right, memory), ends)
+    return [_drop(one, part) for one, part in zip(drawn, distances, strict=True)]
 
 
-def _drop(pairs: Pairs, distances: Float) -> tuple[Pairs, Float]:
+def _drop(pairs: Pairs, distances: Float) -> MeasuredPairs:
     """Leave out pairs of equal inputs; distances become relative, since their unit does not matter and float32 ends."""
     relative = distances / (distances.max(initial=0.0) or 1.0)
     apart = relative > 2.0**-120
-    return Pairs(pairs.left[apart], pairs.right[apart], int((~apart).sum())), relative[apart]
+    return MeasuredPairs(Pairs(pairs.left[apart], pairs.right[apart], int((~apart).sum())), relative[apart])
 
 
 def _input_distances(source: Tensor, left: NDArray, right: NDArray, memory: int) -> Float:

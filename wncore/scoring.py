@@ -15,7 +15,7 @@ from wncore.histograms import choose_edges
 from wncore.mapping import Mapping, draw_mapping
 from wncore.normal import Float
 from wncore.norms import norms
-from wncore.outputs import Outputs
+from wncore.outputs import NARROW, Outputs
 from wncore.uncertainty import noise_floor, token_groups
 from wncore.wasserstein import sampled_distance
 
@@ -110,7 +110,8 @@ def score_layer(
     names = dict.fromkeys(name for part in parts for name in part)
     columns = {name: np.concatenate([part[name] for part in parts if name in part]) for name in names}
     norm, magnitude = _weight_statistics(layer)
-    constant = columns["std"] <= (0.0 if layer.output is not None or norm is None else _rounding(outputs, norm))
+    limit = 0.0 if layer.output is not None or norm is None else rounding_deviation(outputs, norm)
+    constant = columns["std"] <= limit
     for key in ("", "_error", "_low", "_high"):
         columns[f"wasserstein{key}"] = np.where(constant, np.nan, columns[f"wasserstein{key}"])
     for key in ("skewness", "excess_kurtosis"):
@@ -140,10 +141,13 @@ def distances(outputs: Outputs) -> Float:
     for _, tile in outputs.tiles():
         y = outputs.backend.asarray(tile, outputs.dtype)
         found.append(outputs.backend.to_numpy(outputs.backend.gaussian_distance(y)))
-        spread.append(tile.std(axis=0, dtype=np.float64))
+        parts = (tile[:, first : first + NARROW] for first in range(0, tile.shape[1], NARROW))
+        spread += [part.std(axis=0, dtype=np.float64) for part in parts]  # a wide copy of a few neurons, not of all
     weights = outputs.weights
-    norm = _weight_statistics(outputs.layer)[0] if weights is None else norms(weights.astype(np.float64), axis=2).max(axis=0)
-    limit = 0.0 if outputs.layer.output is not None or norm is None else _rounding(outputs, norm)
+    norm = _weight_statistics(outputs.layer)[0]
+    if weights is not None:
+        norm = norms(weights, axis=2).max(axis=0)
+    limit = 0.0 if outputs.layer.output is not None or norm is None else rounding_deviation(outputs, norm)
     return np.where(np.concatenate(spread) <= limit, np.nan, np.concatenate(found))
 
 
@@ -236,7 +240,7 @@ def _weight_statistics(layer: Layer) -> tuple[Float | None, Float | None]:
     return np.concatenate(lengths), np.concatenate(magnitudes)
 
 
-def _rounding(outputs: Outputs, norm: Float) -> Float:
+def rounding_deviation(outputs: Outputs, norm: Float) -> Float:
     """Deviation that rounding alone gives to computed outputs, (m,): sqrt(d) u (||w|| ||x|| + |b|), eightfold.
 
     A matrix product may round equal inputs differently at the edges of its blocks, so a constant neuron whose outputs

@@ -15,25 +15,6 @@ if TYPE_CHECKING:
     from wncore.experts.expansion import ExpandSpec, LayerExpansion
 
 
-class Experts(click.ParamType):
-    """A number of experts or several: 16, 1,2,4,8,16; or auto."""
-
-    name = "number"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
-        """Read the numbers; auto is 0."""
-        if isinstance(value, tuple):
-            return value
-        if value == "auto":
-            return (0,)
-        parts = value.split(",")
-        if not all(part.isascii() and part.isdigit() and 0 < int(part) < 10**6 for part in parts):
-            self.fail(f"{value!r} is no number of experts; write 16, or 1,2,4,8,16, or auto", param, ctx)
-        if len(set(map(int, parts))) < len(parts):
-            self.fail(f"{value} names a number twice", param, ctx)
-        return tuple(map(int, parts))
-
-
 @click.command(short_help="Turn the layers of a dump into sparse experts.")
 @click.argument("sources", nargs=-1, required=True, type=options.SOURCE)
 @click.option("-o", "--output", type=options.SOURCE, help="Write the experts to this .safetensors file.")
@@ -44,7 +25,7 @@ class Experts(click.ParamType):
     "--experts",
     default="16",
     show_default=True,
-    type=Experts(),
+    type=options.Experts(),
     help="How many. A list (1,2,4,8,16) gives a file for each; auto doubles while the held-out error falls.",
 )
 @pruning_options.pruning
@@ -76,6 +57,14 @@ class Experts(click.ParamType):
 @click.option("--pairs", default=50_000, show_default=True, type=click.IntRange(0), help="For the mapping difficulty.")
 @click.option("--top", default=5, show_default=True, type=click.IntRange(0), help="Neurons to list.")
 @click.option("--plot", type=options.SOURCE, metavar="DIR", help="Draw what was disentangled into this folder.")
+@click.option(
+    "--neuron",
+    "neurons",
+    multiple=True,
+    type=click.IntRange(0),
+    metavar="INDEX",
+    help="Draw the outputs of this one; may be repeated. [default: the most entangled, and a typical one]",
+)
 @options.SKIP_TOKENS
 @options.LENGTH
 @options.common
@@ -91,6 +80,7 @@ def expand(
     layers: tuple[str, ...],
     top: int,
     plot: Path | None,
+    neurons: tuple[int, ...],
     length: int | None,
     backend: str,
     device: str | None,
@@ -112,6 +102,7 @@ def expand(
     """  # noqa: D301
     from wncore.dumps import open_dump
     from wncore.dumps.dump import expandable_layers
+    from wncore.errors import InputError
     from wncore.experts.conditions import conditions
     from wncore.experts.layers import check_expandable
     from wncore.experts.results import expand_document
@@ -119,6 +110,8 @@ def expand(
     from wncore_cli import expand_plots, plots
 
     spec = _spec(chosen, experts, sparsity, by_neuron, plot, packed, output)
+    if neurons and not plot:
+        raise click.UsageError("--neuron has no effect without --plot; name a folder for the pictures")
     dump = open_dump(*sources, length=length)
     names = options.match_layers(list(dump.layers), layers)
     ready = expandable_layers(dump, names)
@@ -130,13 +123,16 @@ def expand(
     work = {"memory": memory} | {key: chosen[key] for key in ("holdout", "skip_tokens", "wasserstein", "pairs")}
     for layer, own in zip(ready, specs, strict=True):  # what cannot be done is said before any work
         check_expandable(layer, own, work["skip_tokens"], memory)
+        if neurons and max(neurons) >= layer.weight.rows:
+            raise InputError(f"{layer.name} has {layer.weight.rows} neurons, from 0; --neuron {max(neurons)} is none")
 
     place = {layer.name: i for i, layer in enumerate(ready)}
     expansions: dict[str, list[LayerExpansion]] = {}
     for runs in _run(ready, specs, engine, work, quiet):
         name = runs[0].name
         if plot:
-            expand_plots.draw(ready[place[name]], runs, engine, work, pictures[place[name]], force)
+            drawing = work | {"neurons": neurons}
+            expand_plots.draw(ready[place[name]], runs, engine, drawing, pictures[place[name]], force)
         expansions[name] = [run if output and not run.control else replace(run, weights=None) for run in runs]
     found = [expansions[layer.name] for layer in ready]
     if not quiet:

@@ -28,7 +28,7 @@ def inspect(
     threads: int | None,
     quiet: bool,
 ) -> None:
-    """Say what a dump holds, and check it.
+    """Say what a dump, or a file of sparse experts, holds, and check it.
 
     Where a layer has outputs as well as inputs and weights, the outputs are computed again and compared. Outputs that
     look as if they had passed an activation function are pointed out.
@@ -36,8 +36,12 @@ def inspect(
     from tqdm import tqdm
 
     from wncore.dumps import open_dump
+    from wncore.experts.files import holds_experts
     from wncore.inspection import inspect_layer
 
+    if len(sources) == 1 and holds_experts(sources[0]):
+        _inspect_experts(sources[0], layers, as_json)
+        return
     dump = open_dump(*sources, length=length)
     names = options.match_layers(list(dump.layers), layers)
     engine = options.make_backend(backend, device, threads)
@@ -65,6 +69,29 @@ def inspect(
             click.echo(f"warning: {printable(one.name)}: {warning}")
     for note in dump.notes:
         click.echo(f"note: {printable(note)}")
+
+
+def _inspect_experts(path: Path, layers: tuple[str, ...], as_json: bool) -> None:
+    """Print what a file of experts holds."""
+    from wncore.experts.files import load_experts
+    from wncore.inspection import inspect_experts
+
+    file = load_experts(path)
+    names = options.match_layers(list(file.layers), layers)
+    found = [one for one in inspect_experts(file) if one.name in names]
+    packed = file.layers.packed
+    if as_json:
+        document = {"schema": "wncore.inspect/1", "source": printable(str(path)), "packed": packed}
+        click.echo(json.dumps(document | {"experts": [asdict(one) for one in found]}, allow_nan=False))
+        return
+    click.echo(printable(f"{path}: sparse experts of {len(file.layers)} layers, {'packed' if packed else 'dense'}"))
+    head = ["layer", "experts", "shape", "dtype", "router of", "tokens", "zeros", "MiB dense", "MiB packed"]
+    rows = []
+    for one in found:
+        sizes = [f"{size / 2**20:.2f}" for size in (one.dense_bytes, one.packed_bytes)]
+        row = [one.name, f"{one.experts}", f"{one.shape[0]}x{one.shape[1]}", one.dtype, one.router, f"{one.tokens}"]
+        rows.append([*row, f"{one.zeros:.2%}", *sizes])
+    click.echo(table(head, rows))
 
 
 def _parts(layer: Any) -> dict[str, Any]:

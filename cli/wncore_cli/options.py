@@ -62,6 +62,25 @@ class Patterns(click.ParamType):
         return found
 
 
+class Experts(click.ParamType):
+    """A number of experts or several: 16, 1,2,4,8,16; or auto."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        """Read the numbers; auto is 0."""
+        if isinstance(value, tuple):
+            return value
+        if value == "auto":
+            return (0,)
+        parts = value.split(",")
+        if not all(part.isascii() and part.isdigit() and 0 < int(part) < 10**6 for part in parts):
+            self.fail(f"{value!r} is no number of experts; write 16, or 1,2,4,8,16, or auto", param, ctx)
+        if len(set(map(int, parts))) < len(parts):
+            self.fail(f"{value} names a number twice", param, ctx)
+        return tuple(map(int, parts))
+
+
 def common(command: Callable) -> Callable:
     """Add the options that every command with work to do takes."""
     for option in reversed(

@@ -59,16 +59,14 @@ def main():
             ]
             found.setdefault((run.name, what), []).append(figures)
     print(f"{chosen.method}, {chosen.sparsity}, {EXPERTS} experts, {chosen.seeds} seeds: mean ± deviation over seeds\n")
-    print(
-        "| layer | clusters | stored | error | held out | RI held out | top 3 %: WD fell | median | all: fell | median |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|---|")
+    print("| layer | clusters | stored | error | held out | RI held out | WD of top 3 % | of all |")
+    print("|---|---|---|---|---|---|---|---|")
     for (name, what), rows in found.items():
         error, held, gain, stored, *entangled = np.array(rows).T
         share, change, share_all, change_all = (each.mean() for each in entangled)
         print(
             f"| {name.removeprefix('model.layers.')} | {what} | {stored.mean():.2f}x | {cell(error)} | {cell(held)} | "
-            f"{gain.mean():.3f} | {share:.0%} | {change:+.0%} | {share_all:.0%} | {change_all:+.0%} |"
+            f"{gain.mean():.3f} | {share:.0%} fell, {change:+.0%} | {share_all:.0%} fell, {change_all:+.0%} |"
         )
 
 

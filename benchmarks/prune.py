@@ -62,7 +62,7 @@ def problem(m: int, d: int) -> tuple[np.ndarray, np.ndarray]:
     """Weights (1, m, d), and the Gram matrix (1, d, d) of inputs that differ in size."""
     rng = np.random.default_rng(0)
     x = rng.standard_normal((2 * d, d), dtype=np.float32) * rng.uniform(0.1, 1.0, d).astype(np.float32)
-    return rng.standard_normal((1, m, d), dtype=np.float32), (x.T @ x)[None]
+    return rng.standard_normal((1, m, d), dtype=np.float32), (x.T @ x).astype(np.float64)[None]
 
 
 def sparsegpt(d: int) -> None:
@@ -96,7 +96,7 @@ def admm_and_resolve(m: int, d: int) -> None:
     w, h = problem(m, d)
     spec = PruneSpec((parse_pattern("0.5"),), "admm", resolve=False)
     mask = FAST.prune(w, h, spec)[0][0] != 0
-    damped, kept = damp(h[0], spec.ridge).h.astype(np.float32)[None], mask.sum(axis=2, dtype=np.float64)
+    damped, kept = damp(h[0], spec.ridge).h[None], mask.sum(axis=2, dtype=np.float64)
     iterating: Operations = (spec.iterations * (2 * m * d**2 + d**3), 0)
     solving: Operations = (0, float(np.sum(kept**3)) / 3 + 2 * m * d**2)
     compare(f"ADMM, {m} x {d}, 0.5", lambda: FAST.prune(w, h, spec), iterating, {})

@@ -17,6 +17,8 @@ from wncore.normal import Float
 
 SEEDING = 2**14
 """Points, drawn at random, among which centroids are seeded."""
+BETTER = 1e-6
+"""Share of the inertia that a later start must save to be kept: rounding must not choose between two that are equal."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +88,7 @@ def kmeans(
         rng = np.random.default_rng([seed, restart])
         sample = x if len(x) <= SEEDING else x[rng.choice(len(x), SEEDING, replace=False)]
         found = _descend(native, seed_centroids(sample, k, rng), backend, rng, iterations, enough, x.dtype, tick)
-        if best is None or found.inertia < best.inertia:
+        if best is None or found.inertia < (1 - BETTER) * best.inertia:
             best = found
     assert best is not None
     return best
@@ -114,7 +116,7 @@ def seed_centroids(x: ArrayLike, k: int, rng: np.random.Generator) -> Float:
     return np.asarray(x, np.float64)[chosen]
 
 
-def _gaps(points: Float, squares: Float, chosen: ArrayLike) -> Float:
+def _gaps(points: Float, squares: Float, chosen: NDArray[np.int64] | list[int]) -> Float:
     """Return the squared distances of all points to some of them: (c, n)."""
     gaps = squares[chosen][:, None] - 2 * points[chosen] @ points.T + squares
     return np.maximum(gaps, 0.0)

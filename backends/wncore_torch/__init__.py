@@ -190,6 +190,22 @@ class TorchBackend:
                     sums[c] += chunk.sum(0, dtype=torch.float64)
         return grams, sums, counts
 
+    def lloyd(self, x: "Tensor", centroids: "Tensor") -> tuple["Tensor", "Tensor", "Tensor", "Tensor"]:
+        """Compare ||c||^2 - 2 x'c, seen from amid the centroids; sum by products with a row of 0 and 1 a cluster."""
+        torch, (k, r) = self.torch, centroids.shape
+        middle = centroids.sort(dim=0).values[k // 2]
+        offsets, wide, clusters = centroids - middle, centroids.double(), torch.arange(k, device=x.device)[:, None]
+        norms, labels = offsets.double().square().sum(1).to(x.dtype), torch.empty_like(x[:, 0], dtype=torch.int64)
+        sums, counts, inertia = torch.zeros_like(wide), torch.zeros_like(clusters[:, 0]), torch.zeros_like(wide[:, 0])
+        with _full_precision(torch):
+            for part, nearest in zip(*(array.split(max(1, BLOCK // max(k, r))) for array in (x, labels)), strict=True):
+                nearest[:] = torch.addmm(norms, part - middle, offsets.T, alpha=-2).argmin(dim=1)
+                mine, points = nearest == clusters, part.double()
+                sums += mine.double() @ points
+                counts += mine.sum(1)
+                inertia += mine.double() @ (points - wide[nearest]).square().sum(1)
+        return labels, sums, counts, inertia
+
     def prune(self, w: "Tensor", h: "Tensor", spec: "PruneSpec") -> tuple["Tensor", "Tensor", "Tensor"]:
         """Factorise in float64; `wncore_torch.pruning` says why."""
         from wncore_torch.pruning import prune

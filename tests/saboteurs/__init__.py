@@ -6,6 +6,7 @@ prune or solve wrongly do one of its `steps` otherwise.
 
 from saboteurs import (
     bounds,
+    clusters,
     conversions,
     difficulty,
     distance,
@@ -19,6 +20,6 @@ from saboteurs import (
 from saboteurs.base import Saboteur
 
 ALL = Saboteur.__subclasses__()
-MODULES = (bounds, difficulty, distance, gram, histogram, pruned_weights, pruned_zeros, resolving, routing)
+MODULES = (bounds, clusters, difficulty, distance, gram, histogram, pruned_weights, pruned_zeros, resolving, routing)
 
 __all__ = ["ALL", "MODULES", "conversions"]

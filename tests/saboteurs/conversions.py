@@ -53,6 +53,9 @@ class RefusesEverything(Saboteur):
     def gram(self, x, labels, k):
         self._refuse()
 
+    def lloyd(self, x, centroids):
+        self._refuse()
+
     def prune(self, w, h, spec):
         self._refuse()
 

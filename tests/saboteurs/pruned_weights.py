@@ -45,7 +45,7 @@ class RidgeNotApplied(Steps, Saboteur):
     """Reports a ridge that it adds only where nothing else will do."""
 
     def damped(self, h, ridge, spec):
-        return super().damped(h, 0.0 if ridge == spec.ridge else ridge, spec)
+        return super().damped(h, 0.0 if ridge in np.ravel(spec.ridge) else ridge, spec)
 
 
 class RidgeNotReported(Steps, Saboteur):
@@ -53,7 +53,7 @@ class RidgeNotReported(Steps, Saboteur):
 
     def prune(self, w, h, spec):
         weights, ridge, raised = super().prune(w, h, spec)
-        return weights, np.full_like(ridge, spec.ridge), raised
+        return weights, np.array(spec.ridges(len(ridge))), raised
 
 
 class RaisesNotCounted(Steps, Saboteur):
@@ -85,12 +85,33 @@ class RidgeInNoUnit(Steps, Saboteur):
         return np.ones_like(diagonal)
 
 
+class RidgeOfTheFirstExpert(Steps, Saboteur):
+    """Damps all experts alike, by the first ridge."""
+
+    def ridges(self, spec, k):
+        return spec.ridges(k)[:1] * k
+
+
+class LargestRidgeForAll(Steps, Saboteur):
+    """Damps all experts alike, by the largest ridge, to be safe."""
+
+    def ridges(self, spec, k):
+        return (max(spec.ridges(k)),) * k
+
+
 class RaisedTooFar(Steps, Saboteur):
     """Three rungs more than needed, in doubt."""
 
-    def damp(self, h, spec):
-        damped, ridge, raised = super().damp(h, spec)
+    def damp(self, h, asked, spec):
+        damped, ridge, raised = super().damp(h, asked, spec)
         return (self.damped(h, 1e3 * ridge, spec), 1e3 * ridge, raised + 3) if raised else (damped, ridge, raised)
+
+
+class GramsInFloat32(Steps, Saboteur):
+    """Rounds the Gram matrices on the way, whatever the weights are."""
+
+    def prune(self, w, h, spec):
+        return super().prune(w, h.astype(np.float32), spec)
 
 
 class MatrixOfTheFirstExpertForAll(Steps, Saboteur):

@@ -59,3 +59,14 @@ class RightInFloat32(Steps, NumpyBackend):
                 grams[c] += part.T @ part
                 sums[c] += part.sum(axis=0)
         return grams, sums, np.bincount(labels, minlength=k)
+
+    def lloyd(self, x, centroids):
+        squares = np.array([np.square(x - centroid).sum(axis=1) for centroid in centroids])
+        labels = squares.argmin(axis=0)
+        sums, inertia = np.zeros(centroids.shape), np.zeros(len(centroids))
+        for first in range(0, len(x), 512):
+            for c in range(len(centroids)):
+                mine = np.flatnonzero(labels[first : first + 512] == c) + first
+                sums[c] += x[mine].sum(axis=0)
+                inertia[c] += squares[c, mine].sum()
+        return labels, sums, np.bincount(labels, minlength=len(centroids)), inertia

@@ -42,15 +42,17 @@ class BiasTwice(Saboteur):
         return routed_linear(x, weights, None if bias is None else 2 * bias, labels).astype(x.dtype)
 
 
+def tensor_float32(a):
+    """Round float32 numbers to 11 bits, as a GPU does with the factors of a product where TF32 is switched on."""
+    bits = np.ascontiguousarray(a).view(np.uint32)
+    return ((bits + 0xFFF + ((bits >> 13) & 1)) & 0xFFFFE000).view(np.float32)
+
+
 class TensorFloat32(Saboteur):
-    """Rounds the factors of float32 products to 11 bits, as a GPU does with TF32 switched on."""
+    """Rounds the factors of float32 products to 11 bits."""
 
     def routed_linear(self, x, weights, bias, labels):
-        def cut(a):
-            bits = np.ascontiguousarray(a).view(np.uint32)
-            return ((bits + 0xFFF + ((bits >> 13) & 1)) & 0xFFFFE000).view(np.float32)
-
-        factors = (cut(x), cut(weights)) if x.dtype == np.float32 else (x, weights)
+        factors = (tensor_float32(x), tensor_float32(weights)) if x.dtype == np.float32 else (x, weights)
         return routed_linear(*factors, bias, labels).astype(x.dtype)
 
 

@@ -22,19 +22,23 @@ class Solver:
         return linalg.cho_solve(linalg.cho_factor(h), right)
 
     def resolve(self, w, h, mask):
-        return np.array([self.solve(*one) for one in zip(w, h, mask == 1, strict=True)], w.dtype)
+        return np.array([self.solve(*one) for one in zip(w, h.astype(w.dtype), mask == 1, strict=True)], w.dtype)
 
 
 class Steps(Solver):
-    """Plain NumPy and SciPy, in float32 if that is what it is given."""
+    """Plain NumPy and SciPy, in float32 if that is what the weights are."""
 
     def prune(self, w, h, spec):
-        grams = [self.damp(gram, spec) for gram in h]
+        h = h.astype(w.dtype)
+        grams = [self.damp(*one, spec) for one in zip(h, self.ridges(spec, len(h)), strict=True)]
         out = np.empty((len(spec.patterns), *w.shape), w.dtype)
         for p, cells in enumerate(self.cells(spec, *w.shape[1:])):
             for e, (damped, _, _) in enumerate(grams):
                 out[p, e] = self.matrix(w[e], h[e], damped, cells, spec)
         return out, np.array([ridge for _, ridge, _ in grams], float), np.array([raised for *_, raised in grams])
+
+    def ridges(self, spec, k):
+        return spec.ridges(k)
 
     def cells(self, spec, m, d):
         return spec.cells(m, d)
@@ -42,9 +46,9 @@ class Steps(Solver):
     def unit_ridge(self, diagonal, spec):
         return np.full_like(diagonal, diagonal.mean()) if spec.damping == "published" else diagonal
 
-    def damp(self, h, spec):
+    def damp(self, h, asked, spec):
         for raised in range(RUNGS):
-            ridge = ladder(spec.ridge, raised)
+            ridge = ladder(asked, raised)
             damped = self.damped(h, ridge, spec)
             scale = np.sqrt(damped.diagonal())
             spared = 4 * len(h) * UNIT[str(h.dtype)] * np.eye(len(h), dtype=h.dtype)

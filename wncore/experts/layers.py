@@ -154,7 +154,8 @@ def _auto(source: _Input) -> list[list[LayerExpansion]]:
     """Double the number of experts until the error on tokens held out, the mean of the layers, stops falling."""
 
     def error(runs: list[list[LayerExpansion]]) -> float:
-        return float(np.mean([run.errors.relative_error_holdout for mine in runs for run in mine if not run.control]))
+        held = [run.errors.relative_error_holdout for mine in runs for run in mine if not run.control]
+        return float(np.mean(np.array(held, np.float64)))
 
     one = best = _runs(source, 1)
     k = 2

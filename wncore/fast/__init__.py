@@ -2,7 +2,8 @@
 
 Each operation works on blocks of neurons, transposed so that a neuron's outputs lie side by side. A block belongs to
 one thread, and no sum crosses a block, so results do not depend on the number of threads or on the width of a tile.
-Gram matrices and pruning are matrix products: BLAS on one thread for each tile of rows, for the same reason.
+Gram matrices and pruning are matrix products: BLAS on one thread for each tile of rows, for the same reason. Clusters
+are added up over runs of tokens, and those in order.
 """
 
 import os
@@ -15,7 +16,7 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from wncore.errors import InputError
-from wncore.fast import bounds, difficulty, distance, grams, histogram
+from wncore.fast import bounds, clusters, difficulty, distance, grams, histogram
 from wncore.fast.blocks import WIDTH
 from wncore.fast.pruning import least_squares, methods
 from wncore.normal import quantile_cells
@@ -102,6 +103,10 @@ class NumbaBackend(NumpyBackend):
         """Let BLAS multiply a few thousand tokens in the input's dtype, and add those products in float64."""
         with self._one_blas_thread():
             return grams.gram(x, labels, k, self._each)
+
+    def lloyd(self, x: np.ndarray, centroids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Measure distances in the input's dtype, and add up in float64, in one pass."""
+        return clusters.lloyd(x, centroids, self._each)
 
     def prune(self, w: np.ndarray, h: np.ndarray, spec: PruneSpec) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Prune expert by expert, each on all threads."""

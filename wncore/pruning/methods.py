@@ -43,7 +43,8 @@ class PruneSpec:
     group: Group | None = None
     """Where weights are compared; None: where the method is best, `DEFAULT_GROUP`."""
     damping: Damping = "unit-diagonal"
-    ridge: float = 0.01
+    ridge: float | tuple[float, ...] = 0.01
+    """One for all experts, or one for each."""
     resolve: bool = True
     bits: int | None = None
     bits_group: int | None = None
@@ -58,8 +59,9 @@ class PruneSpec:
             raise InputError(f"there is no damping {self.damping!r}; choose one of {', '.join(DAMPINGS)}")
         if not self.patterns:
             raise InputError("there is no pattern to prune by; give one, Unstructured(0.5) say")
-        if not 0 <= self.ridge < np.inf:
-            raise InputError(f"a ridge is a positive number, or 0; got {self.ridge}")
+        for ridge in self.ridge if isinstance(self.ridge, tuple) else (self.ridge,):
+            if not 0 <= ridge < np.inf:
+                raise InputError(f"a ridge is a positive number, or 0; got {ridge}")
         if self.bits is not None and not 2 <= self.bits <= 8:
             raise InputError(f"weights are rounded to 2 to 8 bits; got {self.bits}")
         if self.bits is not None and self.resolve:
@@ -79,6 +81,19 @@ class PruneSpec:
         """Whether the kept weights end as the least-squares solution for their mask: those of OBS always do."""
         return not self.bits and (self.resolve or self.method == "obs")
 
+    def ridges(self, k: int) -> tuple[float, ...]:
+        """Give each of k experts its ridge.
+
+        Raises
+        ------
+        InputError
+            If there is one for each of another number of experts.
+        """
+        given = self.ridge if isinstance(self.ridge, tuple) else (self.ridge,) * k
+        if len(given) != k:
+            raise InputError(f"there are {len(given)} ridges for {k} experts; give one for each, or a number for all")
+        return given
+
     def cells(self, m: int, d: int) -> tuple[Cells, ...]:
         """Lay out the cells of each pattern for a matrix (m, d)."""
         return tuple(cells_of(pattern, self.compared, m, d, self.block) for pattern in self.patterns)
@@ -93,10 +108,10 @@ def prune(w: ArrayLike, h: ArrayLike, spec: PruneSpec) -> tuple[Float, Float, ND
     Raises
     ------
     InputError, ShapeError
-        As `damp` and `cells_of`.
+        As `damp`, `cells_of` and `PruneSpec.ridges`.
     """
     weights, grams = np.asarray(w, np.float64), np.asarray(h, np.float64)
-    damped = [damp(gram, spec.ridge, spec.damping) for gram in grams]
+    damped = [damp(gram, ridge, spec.damping) for gram, ridge in zip(grams, spec.ridges(len(weights)), strict=True)]
     out = [
         [prune_matrix(one, state, gram, cells, spec) for one, gram, state in zip(weights, grams, damped, strict=True)]
         for cells in spec.cells(*weights.shape[1:])

@@ -153,10 +153,13 @@ def test_splits_over_neurons(wncore_trial: Trial, contract: Contract, data: st.D
 @additive
 @given(data=st.data())
 def test_adds_up_over_tokens(wncore_trial: Trial, contract: Contract, data: st.DataObject) -> None:
-    """f(a ++ b) = f(a) + f(b): tokens may be given in two calls."""
+    """f(a ++ b) = f(a) + f(b): tokens may be given in two calls; what each token has follows."""
     dtype, arguments = wncore_trial.draw(data.draw, contract)
     parts = in_two_calls(wncore_trial, contract, contract.tokens, arguments, dtype, data)
-    added = tuple(np.sum(both, axis=0) for both in zip(*parts, strict=True))
+    added = tuple(
+        np.concatenate(both) if place in contract.by_token else np.sum(both, axis=0)
+        for place, both in enumerate(zip(*parts, strict=True))
+    )
     wncore_trial.check(contract, added, arguments, dtype)
 
 

@@ -30,13 +30,17 @@ def prune(w: Tensor, h: Tensor, spec: PruneSpec) -> tuple[Tensor, Tensor, Tensor
     m, d = w.shape[1:]
     cells = spec.cells(m, d)
     size = max(1, BATCH // (d * max(m, d)))
-    done = [_prune_batch(*batch, cells, spec) for batch in zip(w.split(size), h.split(size), strict=True)]
+    ridges = torch.tensor(spec.ridges(len(w)), dtype=torch.float64)
+    batches = zip(w.split(size), h.split(size), ridges.split(size), strict=True)
+    done = [_prune_batch(*batch, cells, spec) for batch in batches]
     weights, ridge, raised = zip(*done, strict=True)
     return torch.cat(weights, dim=1), torch.cat(ridge), torch.cat(raised)
 
 
-def _prune_batch(w: Tensor, h: Tensor, cells: tuple[Cells, ...], spec: PruneSpec) -> tuple[Tensor, Tensor, Tensor]:
-    damped = damp(h, spec.ridge, spec.damping)
+def _prune_batch(
+    w: Tensor, h: Tensor, ridges: Tensor, cells: tuple[Cells, ...], spec: PruneSpec
+) -> tuple[Tensor, Tensor, Tensor]:
+    damped = damp(h, ridges.tolist(), spec.damping)
     weights = torch.stack([_prune_by(w, h, damped, each, spec).to(w.dtype) for each in cells])
     return weights, damped.ridge, damped.raised
 

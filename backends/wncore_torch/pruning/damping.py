@@ -1,5 +1,7 @@
 """Making Gram matrices positive definite, each by the first ridge of the core's ladder that will do."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -50,28 +52,34 @@ class Damped:
         return torch.linalg.eigh(self.h / (self.unit[:, :, None] * self.unit[:, None]))
 
 
-def damp(h: Tensor, ridge: float, damping: Damping) -> Damped:
-    """Add the first ridge of the ladder with which each matrix can be factorised: (k, d, d).
+def damp(h: Tensor, asked: Sequence[float], damping: Damping) -> Damped:
+    """Add the first ridge of its ladder with which each matrix can be factorised: (k, d, d), (k,).
 
     Raises
     ------
     InputError
         If no rung of the ladder will do for one of them.
     """
-    before = h.diagonal(dim1=1, dim2=2).double()
+    before = h.diagonal(dim1=1, dim2=2)
     dead = before == 0
     share = before.mean(dim=1, keepdim=True) if damping == "published" else before
-    rungs = [rung for rung in (ladder(ridge, raised) for raised in range(RUNGS)) if rung <= max(ridge, 1.0)]
-    ridges = before.new_tensor(rungs)
-    damped, raised = h.to(torch.float64, copy=True), torch.zeros_like(before[:, 0], dtype=torch.int64)
-    for _ in rungs:
-        diagonal = before + ridges[raised, None] * share
+    ladders = before.new_tensor([_rungs(ridge) for ridge in asked])
+    damped, raised = h.clone(), torch.zeros_like(before[:, 0], dtype=torch.int64)
+    for _ in range(RUNGS):
+        ridge = ladders.gather(1, raised[:, None])
+        diagonal = before + ridge * share
         damped.diagonal(dim1=1, dim2=2).copy_(torch.where(dead, 1.0, diagonal))
         good = _positive_definite(damped)
         if good.all():
-            return Damped(damped, dead, ridges[raised], raised)
+            return Damped(damped, dead, ridge[:, 0], raised)
         raised = raised + ~good
     raise InputError("a Gram matrix is not positive semidefinite, whatever the ridge; sum x x' over tokens again")
+
+
+def _rungs(ridge: float) -> list[float]:
+    """Return the whole ladder; beyond its end, where nothing is positive definite any more, it is infinite."""
+    rungs = [ladder(ridge, raised) for raised in range(RUNGS)]
+    return [rung if rung <= max(ridge, 1.0) else math.inf for rung in rungs]
 
 
 def _positive_definite(h: Tensor) -> Tensor:

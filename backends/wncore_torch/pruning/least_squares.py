@@ -14,9 +14,9 @@ def resolve(w: Tensor, h: Tensor, mask: Tensor) -> Tensor:
     In float64, then rounded to the dtype of w. Rows are taken in the order of how many weights they keep, so that the
     systems of a block are about as large; the smaller ones are filled up by the identity.
     """
-    weights, gram, kept = w.double(), h.double(), mask.bool()
+    weights, kept = w.double(), mask.bool()
     lost = torch.where(kept, 0.0, weights)
-    pull, out = lost @ gram, torch.where(kept, weights, 0.0)
+    pull, out = lost @ h, torch.where(kept, weights, 0.0)
     expert, row = ((lost != 0).any(dim=2) & kept.any(dim=2)).nonzero(as_tuple=True)
     sizes, order = kept[expert, row].sum(dim=1).sort(descending=True, stable=True)
     expert, row, first = expert[order], row[order], 0
@@ -27,7 +27,7 @@ def resolve(w: Tensor, h: Tensor, mask: Tensor) -> Tensor:
         own, place = kept[e, i].sort(dim=1, descending=True, stable=True)  # kept inputs, then others to fill up
         own, place = own[:, :size], place[:, :size]
         target = torch.where(own, pull[e, i].gather(1, place), 0.0)
-        move = torch.cholesky_solve(target[..., None], _factors(gram, e, place, own))[..., 0]
+        move = torch.cholesky_solve(target[..., None], _factors(h, e, place, own))[..., 0]
         e, i = e[:, None], i[:, None]
         out[e, i, place] = out[e, i, place] + move
         first = block.stop

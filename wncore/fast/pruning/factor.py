@@ -5,7 +5,6 @@ columns to the first, in half the operations that inverting H takes, and U is ne
 """
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.linalg import get_lapack_funcs
 
 from wncore.fast.tiles import Each, tiles
@@ -20,7 +19,7 @@ CLEAR = 1e-4
 _potrf, _trtri = get_lapack_funcs(("potrf", "trtri"), dtype=np.float64)
 
 
-def damped_factor(gram: NDArray, ridge: float, damping: Damping, each: Each) -> tuple[Damped, Float]:
+def damped_factor(gram: Float, ridge: float, damping: Damping, each: Each) -> tuple[Damped, Float]:
     """Damp a Gram matrix as `wncore.pruning.damping.damp` does, and factorise it: (d, d) -> Damped, R (d, d).
 
     `damp` factorises, too, to see whether it can be done. A clear ridge needs no such trial.
@@ -35,9 +34,9 @@ def damped_factor(gram: NDArray, ridge: float, damping: Damping, each: Each) -> 
     return state, upper_factor(state.h, each)
 
 
-def _clearly_damped(gram: NDArray, ridge: float, damping: Damping) -> Damped | None:
+def _clearly_damped(gram: Float, ridge: float, damping: Damping) -> Damped | None:
     h, dead = add_ridge(gram, ridge, damping)
-    before = np.diagonal(gram).astype(np.float64)
+    before = gram.diagonal()
     clear = h.diagonal() - before > CLEAR * before
     return Damped(h, dead, ridge, 0) if np.all(clear | dead) else None
 

@@ -23,23 +23,22 @@ def _gather(h, kept, out):
             target[j] = row[kept[j]]
 
 
-def resolve(w: NDArray, h: NDArray, mask: NDArray[np.bool_], each: Each) -> NDArray:
+def resolve(w: NDArray, h: Float, mask: NDArray[np.bool_], each: Each) -> NDArray:
     """Move each row's kept weights to where they make up best for the pruned ones: (m, d), (d, d), (m, d) -> (m, d).
 
     Computed in float64, and rounded once to the dtype of the weights.
     """
-    out, gram = np.where(mask, w, w.dtype.type(0)), np.asarray(h, np.float64)
-    wanted = np.empty(w.shape)
+    out, wanted = np.where(mask, w, w.dtype.type(0)), np.empty(w.shape)
 
     def multiply(rows: slice) -> None:
-        wanted[rows] = np.where(mask[rows], 0.0, w[rows]) @ gram
+        wanted[rows] = np.where(mask[rows], 0.0, w[rows]) @ h
 
     def solve(rows: slice) -> None:
-        scratch = np.empty(gram.size)
+        scratch = np.empty(h.size)
         for i in range(rows.start, rows.stop):
             kept = np.flatnonzero(mask[i])
             if len(kept) and np.any(w[i] != out[i]):
-                out[i, kept] = w[i, kept] + _solve(gram, kept, wanted[i, kept], scratch)
+                out[i, kept] = w[i, kept] + _solve(h, kept, wanted[i, kept], scratch)
 
     each(multiply, tiles(len(w)))
     each(solve, tiles(len(w), ROWS))

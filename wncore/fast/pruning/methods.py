@@ -22,13 +22,13 @@ from wncore.pruning.scores import magnitude_score, wanda_score
 Mask = NDArray[np.bool_]
 
 
-def prune(w: NDArray, h: NDArray, spec: PruneSpec, each: Each) -> tuple[NDArray, Float, NDArray[np.int64]]:
+def prune(w: NDArray, h: Float, spec: PruneSpec, each: Each) -> tuple[NDArray, Float, NDArray[np.int64]]:
     """Prune the matrices of k experts: (k, m, d), (k, d, d) -> (p, k, m, d) in the dtype of w, (k,), (k,)."""
     cells = spec.cells(*w.shape[1:])
     out = np.empty((len(cells), *w.shape), w.dtype)
     ridge, raised = np.empty(len(w)), np.empty(len(w), np.int64)
-    for k, (weights, gram) in enumerate(zip(w, h, strict=True)):
-        damped, r = _prepare(gram, spec, each)
+    for k, (weights, gram, wanted) in enumerate(zip(w, h, spec.ridges(len(w)), strict=True)):
+        damped, r = _prepare(gram, wanted, spec, each)
         expert = _Expert(weights, gram, damped, r, spec, _arithmetic(w.dtype, spec), each)
         for p, (found, mask) in enumerate(expert.find(cells)):
             out[p, k] = expert.finish(found, mask)
@@ -36,11 +36,11 @@ def prune(w: NDArray, h: NDArray, spec: PruneSpec, each: Each) -> tuple[NDArray,
     return out, ridge, raised
 
 
-def _prepare(gram: NDArray, spec: PruneSpec, each: Each) -> tuple[Damped, Float]:
+def _prepare(gram: Float, ridge: float, spec: PruneSpec, each: Each) -> tuple[Damped, Float]:
     """Damp a Gram matrix, and factorise it if there will be a sweep: (d, d) -> Damped, R (d, d) or (0, 0)."""
     if spec.method == "sparsegpt" or spec.bits:
-        return damped_factor(gram, spec.ridge, spec.damping, each)
-    return damp(gram, spec.ridge, spec.damping), np.empty((0, 0))
+        return damped_factor(gram, ridge, spec.damping, each)
+    return damp(gram, ridge, spec.damping), np.empty((0, 0))
 
 
 def _arithmetic(dtype: np.dtype, spec: PruneSpec) -> np.dtype:
@@ -53,7 +53,7 @@ class _Expert:
     """A matrix, and all that is known of it."""
 
     w: NDArray
-    gram: NDArray
+    gram: Float
     damped: Damped
     r: Float
     spec: PruneSpec

@@ -1,6 +1,7 @@
 """One contract an operation: how arguments are drawn, what the truth is, how an answer is judged."""
 
 from wncore.testing.contracts.bounds import CONTRACT as BOUNDS
+from wncore.testing.contracts.clustering import CONTRACT as CLUSTERING
 from wncore.testing.contracts.contract import Contract
 from wncore.testing.contracts.difficulty import CONTRACT as DIFFICULTY
 from wncore.testing.contracts.distance import CONTRACT as DISTANCE
@@ -10,6 +11,6 @@ from wncore.testing.contracts.pruning.contract import CONTRACT as PRUNING
 from wncore.testing.contracts.resolving import CONTRACT as RESOLVING
 from wncore.testing.contracts.routing import CONTRACT as ROUTING
 
-CONTRACTS = (DISTANCE, HISTOGRAM, BOUNDS, DIFFICULTY, ROUTING, GRAM, PRUNING, RESOLVING)
+CONTRACTS = (DISTANCE, HISTOGRAM, BOUNDS, DIFFICULTY, ROUTING, GRAM, CLUSTERING, PRUNING, RESOLVING)
 
 __all__ = ["BOUNDS", "CONTRACTS", "DIFFICULTY", "DISTANCE", "HISTOGRAM", "Contract"]

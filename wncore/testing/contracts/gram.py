@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from wncore.grams import gram
 from wncore.testing.contracts.contract import Answers, Arguments, Contract, Draw
@@ -32,15 +33,20 @@ def make(
     return {"x": x, "labels": rng.choice(asked or np.arange(clusters), tokens).astype(np.int64), "k": clusters}
 
 
-def judge(answers: Answers, arguments: Arguments, dtype: str) -> dict[str, float]:
-    """Ask for equal counts, and allow each sum roundings relative to the sum of absolute terms.
+def terms_of(counts: NDArray[np.int64], dtype: str) -> NDArray[np.int64]:
+    """Return the terms of the budget of float64 sums over so many tokens.
 
     Errors of tied inputs march in step instead of walking at random. In float64 they may, as those of the definition
     do; in float32 they may through a few thousand tokens, twice as far as a walk, but those sums are added in float64.
     """
+    return np.maximum(counts, 1) ** 2 if dtype == "float64" else 4 * np.maximum(counts, 1)
+
+
+def judge(answers: Answers, arguments: Arguments, dtype: str) -> dict[str, float]:
+    """Ask for equal counts, and allow each sum roundings relative to the sum of absolute terms."""
     grams, sums, counts = gram(**arguments)
     grams_of_sizes, sums_of_sizes, _ = gram(np.abs(arguments["x"]), arguments["labels"], arguments["k"])
-    terms = np.maximum(counts, 1) ** 2 if dtype == "float64" else 4 * np.maximum(counts, 1)
+    terms = terms_of(counts, dtype)
     return {
         "counts": only_if(np.array_equal(answers[2], counts)),
         "grams": share(answers[0], grams, dtype, terms[:, None, None], grams_of_sizes),

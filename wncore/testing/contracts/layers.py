@@ -36,7 +36,10 @@ def weights(rng: np.random.Generator, dtype: str, shape: tuple[int, int, int], k
 def grams(
     rng: np.random.Generator, dtype: str, tokens: int, inputs: int, experts: int, kind: str, scale: float
 ) -> Float:
-    """Draw a Gram matrix for each expert, (k, d, d); its rank is not full if there are fewer tokens than inputs."""
+    """Draw a Gram matrix for each expert, (k, d, d) float64 sums over inputs of the dtype.
+
+    Its rank is not full if there are fewer tokens than inputs.
+    """
     x = rng.standard_normal((experts, tokens, inputs)) * scale
     if kind == "correlated":
         x += 2 * scale * rng.standard_normal((experts, tokens, 1))
@@ -46,4 +49,4 @@ def grams(
         x[..., ::3] = 0
     if kind == "massive":
         x[..., inputs // 2] *= 1e3
-    return rounded(np.array([one.T @ one for one in x]), dtype)
+    return np.array([one.T @ one for one in rounded(x, dtype)])

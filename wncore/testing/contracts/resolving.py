@@ -10,7 +10,7 @@ from wncore.normal import Float
 from wncore.pruning.damping import damp
 from wncore.testing.contracts.contract import Answers, Arguments, Contract, Draw
 from wncore.testing.contracts.layers import INPUTS, choose_layer, grams, weights
-from wncore.testing.contracts.values import FEW, NEURONS, rounded
+from wncore.testing.contracts.values import FEW, NEURONS
 from wncore.testing.tolerance import UNIT, only_if, share
 
 TINY = 1e3
@@ -49,7 +49,7 @@ def make(
     mask = rng.random(w.shape) >= zeros
     if neurons > 1:
         mask[:, 0], mask[:, -1] = True, False
-    return {"w": w, "h": rounded(np.array(h), dtype), "mask": mask.astype(np.int64)}
+    return {"w": w, "h": np.array(h), "mask": mask.astype(np.int64)}
 
 
 def normal_equations(got: Float, w: Float, h: Float, where: NDArray[np.bool_], dtype: str) -> float:
@@ -88,4 +88,5 @@ CONTRACT = Contract(
     kinds=("kept",),
     neurons={"w": 1, "mask": 1},
     neurons_of_answers=1,
+    wide=frozenset({"h"}),
 )

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from wncore.normal import Float
 from wncore.pruning.cells import GROUPS
-from wncore.pruning.damping import DAMPINGS, damp, ladder
+from wncore.pruning.damping import DAMPINGS, Damping, damp, ladder
 from wncore.pruning.methods import METHODS, Method, PruneSpec
 from wncore.pruning.patterns import Pattern, Unstructured, parse_pattern
 from wncore.testing.contracts.contract import Answers, Arguments, Contract, Draw
@@ -20,6 +20,7 @@ from wncore.testing.tolerance import UNIT, share
 BY_NEURON = "by neuron"
 SHARES = ["0.5", "0", "1", "0.29", "0.7", "0.01", "0.95"]
 TYPED = ["2:4", "1:2", "3:5", "1:16", "4:4", "2:64"]
+RIDGE = st.sampled_from([0.01, 0.0, 1e-3, 0.3])
 FINISHES = ("re-solved", "as found", "rounded")
 
 
@@ -38,7 +39,7 @@ def choose(draw: Draw, dtype: str) -> dict[str, Any]:
     asked = {
         "patterns": draw(st.lists(st.sampled_from(patterns), min_size=1, max_size=3), label="patterns"),
         "damping": draw(st.sampled_from(DAMPINGS), label="damping"),
-        "ridge": draw(st.sampled_from([0.01, 0.0, 1e-3, 0.3]), label="ridge"),
+        "ridge": draw(RIDGE | st.tuples(*[RIDGE] * sizes["experts"]), label="ridge"),
         "block": draw(st.sampled_from([4, 1, 5, 16, 128]), label="block"),
         "resolve": finish == "re-solved",
     }
@@ -62,7 +63,7 @@ def make(
     scale: float = 1.0,
     patterns: tuple[str, ...] = ("0.5", "2:4"),
     method: Method = "sparsegpt",
-    ridge: float = 0.0,
+    ridge: float | tuple[float, ...] = 0.0,
     **asked: Any,
 ) -> Arguments:
     """Build weights, Gram matrices and a `PruneSpec`; by default one that takes a higher ridge than it asks for."""
@@ -83,11 +84,13 @@ def judge(answers: Answers, arguments: Arguments, dtype: str) -> dict[str, float
     """Judge the ridges, then each matrix by the Gram matrix that was damped so."""
     got, (_, ridge, raised) = answers[0].astype(np.float64), answers
     w, h, spec = arguments["w"], arguments["h"], arguments["spec"]
-    shares = {"ridge": max(judge_ridge(*one, spec, dtype) for one in zip(ridge, raised, h, strict=True))}
+    asked = spec.ridges(len(w))
+    shares = {"ridge": max(judge_ridge(*one, spec.damping, dtype) for one in zip(ridge, raised, h, asked, strict=True))}
     if shares["ridge"] > 1:
         return shares
     damped = [
-        damp(gram, ladder(spec.ridge, int(rung)), spec.damping, unit=0.0) for gram, rung in zip(h, raised, strict=True)
+        damp(gram, ladder(first, int(rung)), spec.damping, unit=0.0)
+        for gram, first, rung in zip(h, asked, raised, strict=True)
     ]
     for cells, sparse in zip(spec.cells(*w.shape[1:]), got, strict=True):
         for one in zip(sparse, w, h, damped, strict=True):
@@ -96,17 +99,17 @@ def judge(answers: Answers, arguments: Arguments, dtype: str) -> dict[str, float
     return shares
 
 
-def judge_ridge(ridge: float, raised: int, h: Float, spec: PruneSpec, dtype: str) -> float:
+def judge_ridge(ridge: float, raised: int, h: Float, asked: float, damping: Damping, dtype: str) -> float:
     """Ask for a rung of the ladder between that which float64 needs and that which the dtype needs.
 
     A matrix that is barely positive definite may be taken either way: a factor of 8 allows for it, where the rungs are
     ten apart. Nothing coarser than float32 can factorise.
     """
     units = UNIT["float64"] / 8, 8 * min(UNIT[dtype], UNIT["float32"])
-    lowest, highest = (damp(h, spec.ridge, spec.damping, unit).raised for unit in units)
+    lowest, highest = (damp(h, asked, damping, unit).raised for unit in units)
     if not lowest <= raised <= highest:
         return np.inf
-    rung = ladder(spec.ridge, int(raised))
+    rung = ladder(asked, int(raised))
     return share(ridge, rung, dtype, 1, rung)
 
 
@@ -128,6 +131,8 @@ EDGES: list[dict[str, Any]] = [
     {"patterns": ("0", "1", "4:4"), "group": "layer"},
     {"damping": "published", "ridge": 0.01, "inputs_kind": "massive"},
     {"bits": 3, "bits_group": 4, "resolve": False, "weights_kind": "heavy", "ridge": 0.01},
+    {"ridge": (0.01, 0.3, 0.0), "experts": 3, "method": "wanda", "inputs_kind": "correlated"},
+    {"ridge": (1e-3, 0.0), "damping": "published", "resolve": False},
     {"inputs": 129, "neurons": 3, "inputs_kind": "correlated", "ridge": 1e-3},
     {"inputs": 200, "neurons": 2, "tokens": 300, "resolve": False, "inputs_kind": "independent"},
 ]
@@ -143,4 +148,5 @@ CONTRACT = Contract(
         [(len(arguments["spec"].patterns), *arguments["w"].shape)] + [arguments["w"].shape[:1]] * 2
     ),
     kinds=("kept", "float64", "int64"),
+    wide=frozenset({"h"}),
 )

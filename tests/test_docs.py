@@ -14,7 +14,7 @@ from wncore.dumps import write_dump
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-CORE = sorted(path for folder in ("", "pruning") for path in (ROOT / "wncore" / folder).glob("*.py"))
+CORE = sorted(path for folder in ("", "pruning", "experts") for path in (ROOT / "wncore" / folder).glob("*.py"))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -1,12 +1,19 @@
-"""Is a dump what it says? Recompute outputs from inputs and weights, and look for outputs after an activation."""
+"""Is a dump what it says? Recompute outputs from inputs and weights, and look for outputs after an activation.
 
+And what does a file of experts hold?
+"""
+
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from wncore.backend import Backend
+from wncore.dumps.header import DTYPES
 from wncore.dumps.layer import Layer, Tokens
 from wncore.dumps.tensor import CHUNK, UNIT
+from wncore.experts.files import ExpertFile
+from wncore.experts.packing import has_bits
 from wncore.norms import norms
 from wncore.outputs import Outputs
 
@@ -104,3 +111,46 @@ def _check_finite(layer: Layer, tokens: Tokens) -> None:
         for rows in tensor.chunks(tensor.columns * tensor.itemsize, CHUNK):
             part = tensor.read(rows)
             tensor.check_finite(part[tokens.keep[rows]] if tensor is layer.input else part)
+
+
+@dataclass(frozen=True)
+class ExpertInspection:
+    """What a file holds of one layer's experts."""
+
+    name: str
+    shape: tuple[int, int]
+    """(m, d)"""
+    experts: int
+    router: str
+    """The layer whose router it uses."""
+    dtype: str
+    tokens: int
+    """Calibration tokens of all experts."""
+    zeros: float
+    """Share of all weights."""
+    dense_bytes: int
+    """Of the weights, stored with their zeros"""
+    packed_bytes: int
+    """Of bit mask and values"""
+
+
+def inspect_experts(file: ExpertFile) -> Iterator[ExpertInspection]:
+    """Read all tensors of a file once.
+
+    Raises
+    ------
+    WncoreError
+        If a number is NaN or infinite, or mask and values disagree.
+    """
+    for name, layer in file.layers.described.items():
+        (m, d), dtype, kept, zeros = layer.shape, file.layers.dtype(layer), 0, 0
+        file.layers.bias(layer)  # is it finite?
+        for weight in file.layers.experts(layer):
+            kept += int(np.count_nonzero(has_bits(weight)))
+            zeros += int(np.count_nonzero(weight == 0))
+        size, count = DTYPES[dtype].itemsize, layer.experts * m * d
+        tokens = int(file.layers.router(layer)[1].sum())
+        packed = layer.experts * m * -(-d // 8) + kept * size
+        yield ExpertInspection(
+            name, layer.shape, layer.experts, layer.router, dtype, tokens, zeros / count, count * size, packed
+        )

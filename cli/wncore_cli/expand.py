@@ -102,9 +102,7 @@ def expand(
     """  # noqa: D301
     from wncore.dumps import open_dump
     from wncore.dumps.dump import expandable_layers
-    from wncore.errors import InputError
     from wncore.experts.conditions import conditions
-    from wncore.experts.layers import check_expandable
     from wncore.experts.results import expand_document
     from wncore.results import to_json
     from wncore_cli import expand_plots, plots
@@ -121,10 +119,7 @@ def expand(
     pictures = plots.targets(plot, [layer.name for layer in ready], force, expand_plots.KINDS) if plot else []
     engine = options.make_backend(backend, device, threads)
     work = {"memory": memory} | {key: chosen[key] for key in ("holdout", "skip_tokens", "wasserstein", "pairs")}
-    for layer, own in zip(ready, specs, strict=True):  # what cannot be done is said before any work
-        check_expandable(layer, own, work["skip_tokens"], memory)
-        if neurons and max(neurons) >= layer.weight.rows:
-            raise InputError(f"{layer.name} has {layer.weight.rows} neurons, from 0; --neuron {max(neurons)} is none")
+    _check(ready, specs, work, neurons)
 
     place = {layer.name: i for i, layer in enumerate(ready)}
     expansions: dict[str, list[LayerExpansion]] = {}
@@ -192,6 +187,17 @@ def _files(output: Path | None, spec: "ExpandSpec") -> list[Path]:
     numbers, patterns = [str(k) for k in spec.experts], [str(pattern) for pattern in spec.prune.patterns]
     parts = [[k] * (len(numbers) > 1) + [each] * (len(patterns) > 1) for k in numbers for each in patterns]
     return sweep_paths(output, ["-".join(part) for part in parts])
+
+
+def _check(layers: list, specs: list["ExpandSpec"], work: dict[str, Any], neurons: tuple[int, ...]) -> None:
+    """Say before any work what cannot be done."""
+    from wncore.errors import InputError
+    from wncore.experts.layers import check_expandable
+
+    for layer, spec in zip(layers, specs, strict=True):
+        check_expandable(layer, spec, work["skip_tokens"], work["memory"])
+        if neurons and max(neurons) >= layer.weight.rows:
+            raise InputError(f"{layer.name} has {layer.weight.rows} neurons, from 0; --neuron {max(neurons)} is none")
 
 
 def _run(

@@ -32,11 +32,11 @@ RESULTS = {True: "ok", False: "FAILED", None: "-"}
 )
 @options.JSON
 @click.option(
-    "--backend", envvar="WNCORE_BACKEND", help="Who does the arithmetic. Default, here and below: as recorded."
+    "--backend", envvar="WNCORE_BACKEND", help="Who does the arithmetic; by default, as all below, as recorded."
 )
 @click.option("--device", help="Device of the backend, for those that have one: cuda, cuda:1.")
 @click.option("--memory", type=options.Size(), help="To hold data in.")
-@click.option("--threads", type=click.IntRange(1))
+@click.option("--threads", type=click.IntRange(1), help="Of the backend.")
 @click.option("--quiet", is_flag=True, help="No progress and no notes on stderr.")
 @click.option("--debug", is_flag=True, expose_value=False, help="Show where an error came from.")
 def verify(

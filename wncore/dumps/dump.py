@@ -24,6 +24,8 @@ SUFFIXES = {
     "gram": "gram",
 }
 MASK = "tokens.mask"
+EXPERTS = "wncore.expand"
+"""Metadata of a file of sparse experts (`wncore.experts.files`), which is no dump."""
 UNNAMED = "layer"
 """What a layer is called whose tensors are named just "input", "weight" and so on."""
 
@@ -69,6 +71,11 @@ def open_dump(*sources: str | Path, length: int | None = None) -> Dump:
     expected = find_files([Path(source) for source in sources])
     headers = [read_header(path) for path in expected]
     for header in headers:
+        if EXPERTS in header.metadata:
+            raise DumpError(
+                f"{header.path} holds sparse experts, no inputs or outputs; `wncore inspect` says more of it, `wncore "
+                f"verify` checks it"
+            )
         for name in sorted(expected[header.path] - header.tensors.keys())[:1]:
             raise DumpError(f"{header.path} lacks {name[:80]}, which its index says it holds; copy the file again")
     metadata = merge_metadata(headers)

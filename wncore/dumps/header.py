@@ -33,10 +33,12 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "F8_E5M2FNUZ": np.dtype(ml_dtypes.float8_e5m2fnuz),
     "BOOL": np.dtype(np.bool_),
     "U8": np.dtype(np.uint8),
+    "I64": np.dtype(np.int64),
 }
-"""What can be read: every float type, and the two types of a mask."""
+"""What can be read: every float type, the two types of a mask, and counts."""
+FLOATS = DTYPES.keys() - {"BOOL", "U8", "I64"}
 
-OTHERS = "F4:4 F6_E2M3:6 F6_E3M2:6 I8:8 F8_E8M0:8 I16:16 U16:16 I32:32 U32:32 I64:64 U64:64 C64:64"
+OTHERS = "F4:4 F6_E2M3:6 F6_E3M2:6 I8:8 F8_E8M0:8 I16:16 U16:16 I32:32 U32:32 U64:64 C64:64"
 BITS = {name: 8 * dtype.itemsize for name, dtype in DTYPES.items()} | {
     name: int(bits) for name, bits in (other.split(":") for other in OTHERS.split())
 }
@@ -66,7 +68,7 @@ class Entry:
     @property
     def floating(self) -> bool:
         """Whether its values are floats that can be read."""
-        return self.dtype in DTYPES and self.dtype not in ("BOOL", "U8")
+        return self.dtype in FLOATS
 
     @property
     def nbytes(self) -> int:

@@ -1,12 +1,13 @@
 """The sparse experts of a layer: what is saved, loaded and run."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from wncore.backend import Backend
-from wncore.errors import ShapeError
+from wncore.errors import InputError, ShapeError
 from wncore.experts.router import Labels, Router
 from wncore.reference import NumpyBackend
 
@@ -46,3 +47,30 @@ class Experts:
         bias = None if self.bias is None else engine.asarray(self.bias.astype(dtype), dtype)
         outputs = engine.routed_linear(engine.asarray(flat, dtype), weights, bias, labels)
         return engine.to_numpy(outputs).reshape(*x.shape[:-1], m)
+
+    def save(self, path: str | Path, packed: bool = False, force: bool = False) -> None:
+        """Write the experts of this one layer to a file; raises as `wncore.experts.files.save_experts`."""
+        from wncore.experts.files import describe, save_experts
+
+        save_experts(path, [self], describe([self]), packed, force)
+
+    @staticmethod
+    def load(path: str | Path, name: str | None = None) -> "Experts":
+        """Read a layer's experts from a file; the name may be left out if it holds but one.
+
+        Raises
+        ------
+        InputError
+            If the file has no layer of that name, or several and none is named.
+        WncoreError
+            As `wncore.experts.files.load_experts`, and for numbers that are NaN or infinite.
+        """
+        from wncore.experts.files import load_experts
+
+        layers = load_experts(path).layers
+        if name is None and len(layers) == 1:
+            name = next(iter(layers))
+        if name is None or name not in layers:
+            told = f"holds {len(layers)} layers" if name is None else f"has no layer {name}"
+            raise InputError(f"{path} {told}; name one of {', '.join(list(layers)[:6])}")
+        return layers[name]

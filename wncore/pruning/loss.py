@@ -22,12 +22,15 @@ def expert_losses(experts: ArrayLike, dense: ArrayLike, grams: ArrayLike) -> tup
     The sums ||(W_c - W)_i X_c||^2 and ||W_i X_c||^2, (k, m) each, in a unit of their own that keeps numbers whose
     squares would leave the range of float64 from doing harm.
     """
-    after, before, parts = np.asarray(experts, np.float64), np.asarray(dense, np.float64), np.asarray(grams, np.float64)
-    unit = _power_of_two(max(np.abs(before).max(initial=0.0), np.abs(after).max(initial=0.0)))
+    after, before, parts = np.asarray(experts), np.asarray(dense, np.float64), np.asarray(grams, np.float64)
+    unit = _power_of_two(float(max(np.abs(w).max(initial=0) for w in (before, *after))))
     size = _power_of_two(np.einsum("kii->ki", parts).max(initial=0.0))
-    whole = np.array([neuron_losses(before / unit, part / size) for part in parts])
-    lost = [neuron_losses(w / unit - before / unit, part / size) for w, part in zip(after, parts, strict=True)]
-    return np.array(lost), whole
+    whole = [neuron_losses(before / unit, part / size) for part in parts]
+    lost = [
+        neuron_losses(w.astype(np.float64) / unit - before / unit, part / size)
+        for w, part in zip(after, parts, strict=True)
+    ]
+    return np.array(lost), np.array(whole)
 
 
 def ratio(lost: Float, whole: Float) -> Float:

@@ -56,6 +56,8 @@ def test_commands_of_the_pages(line, tmp_path, monkeypatch):
         write_dump(f"{name}.safetensors", tensors, sequence_length=32)
     write_dump("sparse.safetensors", tensors | {"block.up_proj.weight": np.where(abs(w) > 0.5, w, 0)})
     write_dump("dump", tensors, sequence_length=32, shard_bytes=4096)
+    if "verify" in line:
+        assert wncore_cli.main(["expand", "acts.safetensors", "-o", "experts.safetensors", "--quiet"]) == 0
     assert wncore_cli.main(shlex.split(line)[1:]) == 0
 
 

@@ -61,6 +61,12 @@ def test_the_definitions_do_without_numba():
     assert "numba" not in loaded_by("import wncore; wncore.get_backend('numpy'); import wncore.scoring")
 
 
+def test_commands_do_without_the_extras():
+    code = "from wncore_cli import expand, prune, score, verify; import wncore.experts.layers, wncore.experts.results, "
+    code += "wncore.experts.recomputation, wncore.prune_results"
+    assert not loaded_by(code) & {"hypothesis", "pytest", "sklearn", "torch", "matplotlib", "safetensors", "pyarrow"}
+
+
 def test_every_public_name_can_be_imported():
     import wncore
 

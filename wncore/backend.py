@@ -4,7 +4,7 @@ A backend is any object with the methods of `Backend`. It is declared under the 
 and imported only when somebody asks for it by name. How to write one: backends/README.md.
 """
 
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
 from inspect import Parameter, signature
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
@@ -83,6 +83,15 @@ def available() -> dict[str, str]:
 def owner(point: EntryPoint) -> str:
     """Name the distribution that declares an entry point."""
     return f"{point.dist.name} {point.dist.version}" if point.dist else "no distribution"
+
+
+def arrays_of(backend: Backend) -> str:
+    """Name the library of a backend's arrays, with its version if it has one."""
+    library = type(backend.asarray([0.0], backend.dtypes[0])).__module__.partition(".")[0]
+    try:
+        return f"{library} {version(library)}"
+    except PackageNotFoundError:
+        return library
 
 
 def load(name: str) -> Any:

@@ -30,8 +30,7 @@ class Calibration:
     @property
     def rank(self) -> int:
         """How many of the d inputs are not a combination of the others, as far as float32 can tell."""
-        found = int(np.count_nonzero(self.eigenvalues > len(self.gram) * 2.0**-24 * self.eigenvalues[-1]))
-        return found if self.tokens is None else min(found, self.tokens)
+        return rank(self.eigenvalues, self.tokens)
 
     def condition(self, ridge: float) -> float:
         """Return the condition number of the scaled matrix with a ridge; infinite if it is singular."""
@@ -103,6 +102,12 @@ def read_gram(tensor: Tensor) -> Float:
                 f"there {h[i, i]:.6g}, {h[j, j]:.6g}; sum x x' over tokens again"
             )
     return (h + h.T) / 2
+
+
+def rank(eigenvalues: Float, tokens: int | None) -> int:
+    """Count the eigenvalues (d,), ascending, that float32 can tell from zero; no more than there were tokens."""
+    found = int(np.count_nonzero(eigenvalues > len(eigenvalues) * 2.0**-24 * eigenvalues[-1]))
+    return found if tokens is None else min(found, tokens)
 
 
 def eigenvalues(gram: Float) -> Float:

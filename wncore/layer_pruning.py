@@ -89,7 +89,7 @@ def prune_layers(
     recent: list[tuple[Layer, Calibration]] = []
     skip = settings.get("skip_tokens", 0)
     for layer, spec in zip(layers, specs, strict=True):
-        known = next((calibration for other, calibration in recent if _same_inputs(layer, other, skip)), None)
+        known = next((calibration for other, calibration in recent if same_inputs(layer, other, skip)), None)
         calibration = known or calibrate(
             layer, backend, **{key: settings[key] for key in CALIBRATION & settings.keys()}
         )
@@ -97,7 +97,7 @@ def prune_layers(
         yield prune_layer(layer, backend, spec, calibration=calibration, **settings)
 
 
-def _same_inputs(a: Layer, b: Layer, skip: int) -> bool:
+def same_inputs(a: Layer, b: Layer, skip: int) -> bool:
     """Whether two layers read the same tokens of the same tensor; each may have a mask of its own."""
     if a.input is None or a.input is not b.input:
         return False

@@ -67,7 +67,7 @@ def _disentanglement(make: Any, runs: Sequence[Any]) -> Any:
 
     found = [changes(run.dense, run.disentanglement) for run in runs]
     columns = max(map(len, found))
-    figure = make(figsize=(5.4 * columns, 5.2 * len(runs) + 0.3), layout="constrained")
+    figure = make(figsize=(5.4 * columns, 5.4 * len(runs) + 0.6), layout="constrained")
     for line, run, change in zip(figure.subplots(len(runs), columns, squeeze=False), runs, found, strict=True):
         dense, now = run.dense, run.disentanglement
         top, label = wasserstein_neurons(dense), f"after, weighted over the clusters\n{_setting(run)}"

@@ -5,7 +5,7 @@ from scipy import linalg  # unlike NumPy's, it stays in float32
 
 from wncore.pruning.cells import select_span
 from wncore.pruning.damping import RUNGS, ladder
-from wncore.testing.tolerance import UNIT
+from wncore.tolerance import UNIT
 
 
 class Solver:

@@ -9,7 +9,7 @@ from wncore.experts.borderline import Borderline
 from wncore.normal import Float
 from wncore.pruning.loss import neuron_losses
 from wncore.sums import ClusterSums
-from wncore.testing.tolerance import budget
+from wncore.tolerance import budget
 
 
 @dataclass(frozen=True, eq=False)

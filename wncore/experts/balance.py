@@ -12,10 +12,12 @@ from wncore.normal import Float
 
 ROUNDS = 20
 """Of prices, then centroids."""
-SWEEPS = 50
-"""Over the prices, at most, in each round."""
+SWEEPS = 20
+"""Over the prices, at most, in a round; the next goes on with them."""
+LAST = 500
+"""Over the prices, at most, when centroids have come to rest."""
 CLOSE = 0.01
-"""Sizes this close to equal, relatively, are equal enough."""
+"""Sizes this close to equal, relatively, or within a token of it, are equal enough."""
 
 
 def balance(x: NDArray, centroids: NDArray) -> tuple[Float, Float]:
@@ -24,7 +26,7 @@ def balance(x: NDArray, centroids: NDArray) -> tuple[Float, Float]:
     prices = np.zeros(len(centres))
     for _ in range(ROUNDS):
         gaps = squared_gaps(points, centres)
-        prices = even_prices(gaps, prices)
+        prices = even_prices(gaps, prices, SWEEPS)
         labels = (gaps + prices).argmin(axis=1)
         members = [points[labels == c] for c in range(len(centres))]
         centres = np.array([own.mean(axis=0) if len(own) else old for own, old in zip(members, centres, strict=True)])
@@ -36,22 +38,23 @@ def squared_gaps(points: Float, centres: Float) -> Float:
     return np.array([np.square(points - centre).sum(axis=1) for centre in centres]).T
 
 
-def even_prices(gaps: Float, prices: Float) -> Float:
+def even_prices(gaps: Float, prices: Float, sweeps: int = LAST) -> Float:
     """Raise the prices of crowded clusters and lower those of others, one after the other: (n, k), (k,) -> (k,).
 
-    The new price of a cluster lets it have exactly its n / k tokens while the others keep theirs. The lowest is 0.
+    The new price of a cluster lets it have exactly its n / k tokens, rounded so that all are shared out, while the
+    others keep theirs. The lowest is 0.
     """
     n, k = gaps.shape
-    fair, prices = n // k, prices.copy()
-    if fair == 0 or k == 1:
+    fair, prices = np.diff(np.arange(k + 1) * n // k), prices.copy()
+    if n < k or k == 1:
         return np.zeros(k)
-    for _ in range(SWEEPS):
-        for c in range(k):
+    for _ in range(sweeps):
+        for c, share in enumerate(fair):
             offers = gaps + prices
             offers[:, c] = np.inf
-            margin = np.partition(offers.min(axis=1) - gaps[:, c], (n - fair - 1, n - fair))
-            prices[c] = (margin[n - fair - 1] + margin[n - fair]) / 2
+            margin = np.partition(offers.min(axis=1) - gaps[:, c], (n - share - 1, n - share))
+            prices[c] = (margin[n - share - 1] + margin[n - share]) / 2
         sizes = np.bincount((gaps + prices).argmin(axis=1), minlength=k)
-        if np.abs(sizes * k / n - 1).max() <= CLOSE:
+        if np.abs(sizes - n / k).max() <= max(1.0, CLOSE * n / k):
             break
     return prices - prices.min()

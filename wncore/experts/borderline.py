@@ -10,7 +10,7 @@ from wncore.experts.calibration import ROWS
 from wncore.experts.router import Router
 from wncore.inputs import Tick, read_input
 from wncore.normal import Float
-from wncore.testing.tolerance import budget
+from wncore.tolerance import budget
 
 
 @dataclass(frozen=True, eq=False)

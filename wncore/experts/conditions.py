@@ -1,13 +1,13 @@
 """On what experts were computed: all that may change the last bit of a number."""
 
 import platform
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from threadpoolctl import threadpool_info
 
-from wncore.backend import Backend
+from wncore.backend import Backend, arrays_of
 
 
 def conditions(backend: Backend, memory: int) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def environment(backend: Backend) -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         **{name: version(name) for name in ("numpy", "scipy", "numba")},
-        "arrays": _arrays(backend),
+        "arrays": arrays_of(backend),
         "pool_threads": max((pool["num_threads"] for pool in threadpool_info()), default=1),
         "machine": f"{platform.system()} {platform.machine()}",
         "cpu": _processor(),
@@ -41,15 +41,6 @@ def differences(recorded: dict[str, Any], now: dict[str, Any]) -> list[str]:
     flat = [{**(run.get("environment") or {}), **run} for run in (now, recorded)]
     keys = sorted((now.keys() | now["environment"].keys()) - {"environment"})
     return [f"{key} {flat[0].get(key)}, not {flat[1].get(key)}" for key in keys if flat[0].get(key) != flat[1].get(key)]
-
-
-def _arrays(backend: Backend) -> str:
-    """Name the library of the backend's arrays, with its version if it has one."""
-    library = type(backend.asarray([0.0], backend.dtypes[0])).__module__.partition(".")[0]
-    try:
-        return f"{library} {version(library)}"
-    except PackageNotFoundError:
-        return library
 
 
 def _processor() -> str:

@@ -57,8 +57,8 @@ def expand_layers(
 ) -> Iterator[list[LayerExpansion]]:
     """Expand layer after layer, each by its spec, those with one input together; yield the runs of each.
 
-    Specs differ in how to prune, if at all. A run is a number of experts and a pattern, in this order; controls follow the runs of their number. Of `AUTO`, only
-    the number that was found is returned.
+    Specs differ in how to prune, if at all. A run is a number of experts and a pattern, in this order; controls follow
+    the runs of their number. Of `AUTO`, only the number that was found is returned.
 
     Raises
     ------

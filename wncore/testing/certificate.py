@@ -4,11 +4,11 @@ import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, entry_points, packages_distributions, version
+from importlib.metadata import entry_points, packages_distributions, version
 from math import isfinite
 from typing import Any
 
-from wncore.backend import GROUP
+from wncore.backend import GROUP, arrays_of
 from wncore.testing.contracts import CONTRACTS
 
 SCHEMA = "wncore.certificate/1"
@@ -76,12 +76,3 @@ def package_of(name: str, module: str) -> str | None:
             return f"{point.dist.name} {point.dist.version}"
     found = packages_distributions().get(module.partition(".")[0], [])
     return f"{found[0]} {version(found[0])}" if found else None
-
-
-def arrays_of(backend: Any) -> str:
-    """Name the library of the backend's arrays, with its version if it has one."""
-    library = type(backend.asarray([0.0], backend.dtypes[0])).__module__.partition(".")[0]
-    try:
-        return f"{library} {version(library)}"
-    except PackageNotFoundError:
-        return library

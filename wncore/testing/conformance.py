@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from wncore.backend import Backend
 from wncore.testing.contracts import BOUNDS, CONTRACTS, DIFFICULTY, DISTANCE, HISTOGRAM, Contract
 from wncore.testing.contracts.contract import SIZES, Answers, Arguments, length, part
-from wncore.testing.tolerance import UNIT
 from wncore.testing.trial import Trial
+from wncore.tolerance import UNIT
 from wncore.wasserstein import gaussian_distance
 
 

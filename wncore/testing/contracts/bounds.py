@@ -8,7 +8,7 @@ from wncore.histograms import centre_and_unit, histogram
 from wncore.streaming import distance_bounds
 from wncore.testing.contracts import histogram as counted
 from wncore.testing.contracts.contract import Answers, Arguments, Contract
-from wncore.testing.tolerance import share
+from wncore.tolerance import share
 
 
 def make(rng: np.random.Generator, dtype: str, **choices: Any) -> Arguments:

@@ -9,7 +9,7 @@ from wncore.normal import Float
 from wncore.testing.contracts.contract import Answers, Arguments, Contract, Draw
 from wncore.testing.contracts.gram import terms_of
 from wncore.testing.contracts.values import FEW, choose_outputs, outputs, rounded
-from wncore.testing.tolerance import only_if, share
+from wncore.tolerance import only_if, share
 
 PLACES = ("drawn", "duplicated", "far", "between", "on tokens")
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from wncore.difficulty import mapping_difficulty
 from wncore.testing.contracts.contract import Answers, Arguments, Contract, Draw
 from wncore.testing.contracts.values import FEW, NEURONS, choose_kind, numbers, outputs, rounded
-from wncore.testing.tolerance import share
+from wncore.tolerance import share
 
 PAIRS = st.integers(0, 5) | st.sampled_from([15, 16, 17, 63, 64, 127, 128])
 MANY_PAIRS = PAIRS | st.sampled_from([1024, 4095])

@@ -6,7 +6,7 @@ import numpy as np
 
 from wncore.testing.contracts.contract import Answers, Arguments, Contract, Draw
 from wncore.testing.contracts.values import SCALES, choose_outputs, outputs
-from wncore.testing.tolerance import share
+from wncore.tolerance import share
 from wncore.wasserstein import gaussian_distance
 
 

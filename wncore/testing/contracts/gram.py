@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from wncore.grams import gram
 from wncore.testing.contracts.contract import Answers, Arguments, Contract, Draw
 from wncore.testing.contracts.values import FEW, choose_outputs, outputs
-from wncore.testing.tolerance import only_if, share
+from wncore.tolerance import only_if, share
 
 
 def choose(draw: Draw, dtype: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from wncore.histograms import centre_and_unit, choose_edges, histogram
 from wncore.normal import Float
 from wncore.testing.contracts.contract import Answers, Arguments, Contract, Draw
 from wncore.testing.contracts.values import choose_outputs, outputs
-from wncore.testing.tolerance import only_if, share
+from wncore.tolerance import only_if, share
 
 BINS = st.sampled_from([16, 1, 2, 3, 31, 32, 33, 64, 128, 1000])
 EDGES = ("chosen", "early", "even", "touching", "aside")

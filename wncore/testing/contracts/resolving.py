@@ -11,7 +11,7 @@ from wncore.pruning.damping import damp
 from wncore.testing.contracts.contract import Answers, Arguments, Contract, Draw
 from wncore.testing.contracts.layers import INPUTS, choose_layer, grams, weights
 from wncore.testing.contracts.values import FEW, NEURONS
-from wncore.testing.tolerance import UNIT, only_if, share
+from wncore.tolerance import UNIT, only_if, share
 
 TINY = 1e3
 """The smallest ridge, in units of the dtype's rounding: a solver needs a few times as many as there are inputs."""

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from wncore.routing import routed_linear
 from wncore.testing.contracts.contract import Answers, Arguments, Contract, Draw
 from wncore.testing.contracts.values import FEW, NEURONS, SCALES, TOKENS, numbers, rounded
-from wncore.testing.tolerance import share
+from wncore.tolerance import share
 
 
 def choose(draw: Draw, dtype: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from wncore.normal import Float
 from wncore.pruning.cells import select_span
 from wncore.testing.contracts.pruning.pruned import Pruned
-from wncore.testing.tolerance import share
+from wncore.tolerance import share
 
 
 class Choice:

@@ -15,7 +15,7 @@ from wncore.testing.contracts.layers import WEIGHTS, choose_layer, grams, weight
 from wncore.testing.contracts.pruning.matrix import judge_matrix
 from wncore.testing.contracts.pruning.pruned import Pruned
 from wncore.testing.contracts.values import FEW
-from wncore.testing.tolerance import UNIT, share
+from wncore.tolerance import UNIT, share
 
 BY_NEURON = "by neuron"
 SHARES = ["0.5", "0", "1", "0.29", "0.7", "0.01", "0.95"]

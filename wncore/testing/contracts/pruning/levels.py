@@ -7,7 +7,7 @@ from wncore.normal import Float
 from wncore.pruning.quantisation import quantisation_grid
 from wncore.pruning.sweep import inverse_factor
 from wncore.testing.contracts.pruning.pruned import Pruned
-from wncore.testing.tolerance import budget, share
+from wncore.tolerance import budget, share
 
 
 class Levels:

@@ -14,7 +14,7 @@ from wncore.normal import Float
 from wncore.pruning.loss import neuron_losses
 from wncore.pruning.methods import prune_matrix
 from wncore.testing.contracts.pruning.pruned import Pruned
-from wncore.testing.tolerance import budget
+from wncore.tolerance import budget
 
 LOSS = 0.01
 """How much more the root of the loss may be, relative to the definition's."""

@@ -20,7 +20,7 @@ from wncore.testing.contracts.pruning.levels import Levels
 from wncore.testing.contracts.pruning.loss import judge_loss
 from wncore.testing.contracts.pruning.pruned import Pruned
 from wncore.testing.contracts.resolving import normal_equations
-from wncore.testing.tolerance import only_if, share
+from wncore.tolerance import only_if, share
 
 
 def judge_matrix(case: Pruned) -> dict[str, float]:

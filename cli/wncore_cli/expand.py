@@ -1,7 +1,6 @@
 """``wncore expand``: layers of a dump as sparse experts, and the report on what that cost and disentangled."""
 
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -203,17 +202,17 @@ def _check(layers: list, specs: list["ExpandSpec"], work: dict[str, Any], neuron
 def _run(
     layers: list, specs: list["ExpandSpec"], engine: Any, work: dict[str, Any], quiet: bool
 ) -> Iterator[list["LayerExpansion"]]:
-    from tqdm import tqdm
-
+    from wncore.experts.expansion import AUTO
     from wncore.experts.layers import expand_layers
+    from wncore_cli.progress import describe, progress
 
-    bar = tqdm(total=len(layers), unit=" layers", delay=2, disable=True if quiet else None, leave=False)
-    with closing(bar):
-        bar.set_description(printable(layers[0].name), refresh=False)
-        for runs in expand_layers(layers, engine, specs, tick=lambda _: bar.refresh(), **work):
+    spec = specs[0]
+    numbers = {1, *spec.experts}  # one expert is what others are compared with
+    total = len(layers) * sum(k * (3 if spec.controls and k > 1 else 1) for k in numbers)
+    with progress(None if AUTO in numbers else total, "experts", quiet, layers[0].name) as bar:
+        for runs in expand_layers(layers, engine, specs, tick=bar.update, **work):
+            describe(bar, runs[0].name)
             yield runs
-            bar.update()
-            bar.set_description(printable(layers[min(bar.n, len(layers) - 1)].name), refresh=False)
 
 
 def _notes(dump: Any, names: list[str], found: list[list["LayerExpansion"]], output: Path | None) -> list[str]:

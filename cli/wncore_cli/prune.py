@@ -1,7 +1,6 @@
 """``wncore prune``: sparse weights from a dump, and the report on them."""
 
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -115,22 +114,19 @@ def _pictures(folder: Path | None, layers: list, patterns: tuple, force: bool) -
 
 
 def _run(layers: list, specs: list, engine: Any, work: dict[str, Any], quiet: bool) -> Iterator[list["LayerPruning"]]:
-    from tqdm import tqdm
-
     from wncore.layer_pruning import check_memory, prune_layers
+    from wncore_cli.progress import describe, progress
 
     for layer, spec in zip(layers, specs, strict=True):  # what cannot be done is said before any work
         check_memory(layer, spec, engine, work["memory"])
         spec.cells(layer.weight.rows, layer.weight.columns)
         if layer.input is not None:
             layer.tokens(work["skip_tokens"])
-    bar = tqdm(total=len(layers), unit=" layers", delay=2, disable=True if quiet else None, leave=False)
-    with closing(bar):
-        bar.set_description(printable(layers[0].name), refresh=False)
-        for results in prune_layers(layers, engine, specs, tick=lambda _: bar.refresh(), **work):
+    with progress(len(layers), "layers", quiet, layers[0].name) as bar:
+        for results in prune_layers(layers, engine, specs, **work):
             yield results
             bar.update()
-            bar.set_description(printable(layers[min(bar.n, len(layers) - 1)].name), refresh=False)
+            describe(bar, layers[min(bar.n, len(layers) - 1)].name)
 
 
 def _notes(

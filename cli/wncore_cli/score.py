@@ -1,6 +1,5 @@
 """``wncore score``: distances, errors and statistics of every neuron."""
 
-from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -168,17 +167,15 @@ def _pictures(folder: Path | None, names: list[str], force: bool) -> list[dict[s
 
 
 def _run(layers: list, engine: Any, settings: dict[str, Any], quiet: bool) -> list["LayerScore"]:
-    from tqdm import tqdm
-
     from wncore.scoring import score_layer
+    from wncore_cli.progress import describe, progress
 
     counts = [layer.tokens(settings["skip_tokens"]).count for layer in layers]  # bad masks are found before any work
     total = sum(count * layer.neurons for count, layer in zip(counts, layers, strict=True))
-    bar = tqdm(total=total, unit=" outputs", unit_scale=True, delay=2, disable=True if quiet else None, leave=False)
-    with closing(bar):
+    with progress(total, "outputs", quiet, scale=True) as bar:
         results = []
         for layer in layers:
-            bar.set_description(printable(layer.name), refresh=False)
+            describe(bar, layer.name)
             results.append(score_layer(layer, engine, progress=bar.update, **settings))
     return results
 

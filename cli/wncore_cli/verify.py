@@ -3,13 +3,13 @@
 import json
 import os
 import shlex
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from wncore_cli import options, printable
+from wncore_cli.progress import progress
 from wncore_cli.tables import table
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def verify(
     dump = open_dump(*sources, length=_length(file, sources)) if sources else None
     engine = _engine(file, backend, device, threads) if sources else None
 
-    with closing(_bar(len(file.layers) * (2 if sources else 1), quiet)) as bar:
+    with progress(len(file.layers) * (2 if sources else 1), "layers", quiet) as bar:
         checks, found = verify_file(file, tick=bar.update), None
         if dump is not None and engine is not None:
             found = verify_against(file, dump, engine, memory=memory, tick=bar.update)
@@ -103,7 +103,7 @@ def _length(file: "ExpertFile", sources: list[Path]) -> int | None:
 def _engine(file: "ExpertFile", backend: str | None, device: str | None, threads: int | None) -> Any:
     """Build the backend that was asked for, or the one on record; a file that nobody checked names no other code."""
     from wncore.backend import available
-    from wncore.errors import InputError
+    from wncore.errors import BackendError, InputError
 
     recorded = file.document.get("backend", "numba")
     if backend is None and recorded not in available():
@@ -114,13 +114,12 @@ def _engine(file: "ExpertFile", backend: str | None, device: str | None, threads
     if backend in (None, recorded):
         device = device or file.document.get("device")
         threads = threads or min(file.document.get("threads") or 0, os.cpu_count() or 1) or None
-    return options.make_backend(backend or recorded, device, threads)
-
-
-def _bar(layers: int, quiet: bool) -> Any:
-    from tqdm import tqdm
-
-    return tqdm(total=layers, unit=" layers", delay=2, disable=True if quiet else None, leave=False)
+    try:
+        return options.make_backend(backend or recorded, device, threads)
+    except BackendError as error:
+        if backend is not None:
+            raise
+        raise InputError(f"{error}; {file.path} was computed there, but --backend numba can check it, too") from error
 
 
 def _hint(file: "ExpertFile") -> str:

@@ -80,7 +80,7 @@ def prune_experts(
         for mine, one in zip(found, weights, strict=True):
             mine.append(as_stored(layer, one, stored))
         used.append((damping[0], damping[1]))
-        tick(0)
+        tick(part.stop - part.start)
     ridge_used, raised = (np.concatenate(parts) for parts in zip(*used, strict=True))
     return PrunedExperts([np.concatenate(mine) for mine in found], own, ridge_used, raised)
 

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from wncore.backend import Backend, available, get_backend
     from wncore.difficulty import draw_pairs, mapping_difficulty
     from wncore.errors import WncoreError
+    from wncore.experts.experts import Experts
+    from wncore.experts.files import load_experts
     from wncore.histograms import Histogram, choose_edges, histogram
     from wncore.streaming import distance_bounds
     from wncore.uncertainty import jackknife_error, noise_floor
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Backend",
+    "Experts",
     "Histogram",
     "WncoreError",
     "__version__",
@@ -30,6 +33,7 @@ __all__ = [
     "get_backend",
     "histogram",
     "jackknife_error",
+    "load_experts",
     "mapping_difficulty",
     "noise_floor",
     "sampled_distance",
@@ -40,6 +44,8 @@ _HOME = {
     "backend": ("Backend", "available", "get_backend"),
     "difficulty": ("draw_pairs", "mapping_difficulty"),
     "errors": ("WncoreError",),
+    "experts.experts": ("Experts",),
+    "experts.files": ("load_experts",),
     "histograms": ("Histogram", "choose_edges", "histogram"),
     "streaming": ("distance_bounds",),
     "uncertainty": ("jackknife_error", "noise_floor"),

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     help="Score each neuron's outputs before and after.",
 )
 @click.option("--pairs", default=50_000, show_default=True, type=click.IntRange(0), help="For the mapping difficulty.")
+@click.option("--by-expert", is_flag=True, help="Also list the experts of the last run.")
 @click.option("--top", default=5, show_default=True, type=click.IntRange(0), help="Neurons to list.")
 @click.option("--plot", type=options.SOURCE, metavar="DIR", help="Draw what was disentangled into this folder.")
 @click.option(
@@ -77,6 +78,7 @@ def expand(
     sparsity: tuple,
     by_neuron: Path | None,
     layers: tuple[str, ...],
+    by_expert: bool,
     top: int,
     plot: Path | None,
     neurons: tuple[int, ...],
@@ -139,7 +141,7 @@ def expand(
     if as_json:
         click.echo(to_json(expand_document(printable(dump.source), found, settings)))
     else:
-        _print(found, top)
+        _print(found, by_expert, top)
 
 
 def _spec(
@@ -258,8 +260,14 @@ def _save(
         save_experts(path, [one.experts for one in run if one.experts], document, packed, force)
 
 
-def _print(found: list[list["LayerExpansion"]], top: int) -> None:
-    from wncore_cli.expand_tables import disentanglement_table, layers_table, neurons_table, settings_line
+def _print(found: list[list["LayerExpansion"]], by_expert: bool, top: int) -> None:
+    from wncore_cli.expand_tables import (
+        disentanglement_table,
+        experts_table,
+        layers_table,
+        neurons_table,
+        settings_line,
+    )
 
     click.echo(settings_line(found))
     click.echo()
@@ -267,6 +275,9 @@ def _print(found: list[list["LayerExpansion"]], top: int) -> None:
     if found[0][0].disentanglement is not None:
         click.echo()
         click.echo(disentanglement_table(found))
+    if by_expert:
+        click.echo()
+        click.echo(experts_table(found))
     if top:
         click.echo()
         click.echo(neurons_table(found, top))

@@ -72,6 +72,22 @@ def disentanglement_table(found: Runs) -> str:
     return table(head, rows) + "\n" + legend
 
 
+def experts_table(found: Runs) -> str:
+    """A row for each expert of each layer, in its last run: tokens, what it borrowed, errors in and out of sample."""
+    head = ["expert of", "tokens", "held out", "rank", "own", "ridge", "zeros", "error", "held out"]
+    rows: list[list[str]] = []
+    for run in _with_names([[_shown(runs)] for runs in found], rows, len(head)):
+        held = run.errors.expert_error_holdout
+        for c, tokens in enumerate(run.tokens_per_expert):
+            row = [f"  {c}", f"{tokens}", f"{run.holdout_per_expert[c]}", f"{run.rank[c]}", f"{run.own[c]:.1%}"]
+            row += [f"{run.ridge[c]:.3g}" + "*" * bool(run.raised[c]), f"{run.zeros[c] / np.prod(run.shape):.3%}"]
+            row += [number(run.errors.expert_error[c]), number(None if held is None else held[c])]
+            rows.append(row)
+    raised = any(_shown(runs).raised.any() for runs in found)
+    legend = "\nown: weight of the expert's own Gram matrix against the whole layer's"
+    return table(head, rows) + legend + ("\n* raised until the matrix could be factorised" if raised else "")
+
+
 def neurons_table(found: Runs, top: int) -> str:
     """The neurons of each layer, in its last run, that gain most by experts; the most entangled where known."""
     scored = any(runs[-1].dense is not None for runs in found)

@@ -30,7 +30,7 @@ class Clusters:
     labels: NDArray[np.int64]
     """(n,) the nearest centroid of each point"""
     counts: NDArray[np.int64]
-    """(k,) zero only if there are fewer different points than clusters"""
+    """(k,) zero if there are fewer different points than clusters, or iterations ended too soon"""
     inertia: float
     """Sum of squared distances of the points to their centroids."""
     iterations: int
@@ -105,10 +105,9 @@ def seed_centroids(x: ArrayLike, k: int, rng: np.random.Generator) -> Float:
     chosen = [int(rng.integers(len(points)))]
     nearest = _gaps(points, squares, chosen)[0]
     while len(chosen) < k:
-        # all gaps are zero once every different point has been chosen
-        weights = np.cumsum(nearest if nearest.any() else np.ones(len(points)))
+        weights = np.cumsum(nearest)
         candidates = np.searchsorted(weights, rng.random(trials) * weights[-1], side="right")
-        candidates = np.minimum(candidates, len(points) - 1)
+        candidates = np.minimum(candidates, len(points) - 1)  # once every different point has been drawn, say
         gaps = np.minimum(nearest, _gaps(points, squares, candidates))
         best = int(gaps.sum(axis=1).argmin())
         chosen.append(int(candidates[best]))

@@ -17,8 +17,10 @@ def settings_line(found: Runs) -> str:
     run = found[0][0]
     spec, clusters = run.spec.prune, run.spec.clusters
     parts = [spec.method + (" + re-solve" if spec.resolved else "") + (f", {spec.bits} bits" if spec.bits else "")]
-    components = len(run.router.components) - clusters.balanced if run.router else None
-    parts.append(f"{'balanced ' if clusters.balanced else ''}k-means in {components} components ({run.explained:.0%})")
+    if run.router is not None:
+        count = len(run.router.components) - clusters.balanced
+        what = f"{'balanced ' if clusters.balanced else ''}k-means in {count} component{'s' * (count > 1)}"
+        parts.append(f"{what} ({run.explained:.0%} of the variance)")
     parts.append(f"{run.spec.prior:g} d tokens of prior")
     parts.append(f"seed {clusters.seed}")
     return "; ".join(parts)
@@ -97,7 +99,7 @@ def neurons_table(found: Runs, top: int) -> str:
     for run in _with_names([[_shown(runs)] for runs in found], rows, len(head)):
         held, dense, now = run.relative_improvement_holdout, run.dense, run.disentanglement
         gain = run.relative_improvement if held is None else held
-        ranked = np.argsort(-gain, kind="stable") if dense is None else wasserstein_neurons(dense)
+        ranked = np.argsort(-gain, kind="stable") if dense is None else dense.top(top)
         for i in ranked[:top]:
             row = [f"  {i}", number(run.errors.neuron_error[i]), number(run.relative_improvement[i], 3)]
             row.append(number(None if held is None else held[i], 3))

@@ -254,7 +254,7 @@ def test_tables_have_a_row_for_each_layer_and_run(run, acts):
         rows = [line.split("  ")[1].strip() for line in block.splitlines() if line.startswith("  ")]
         assert rows == ["1", "4", "4, random clusters", "4, stored as one"] * 2
     assert blocks[2].startswith("most entangled of")
-    assert sum(line.startswith("  ") for line in blocks[2].splitlines()) == 2  # 3 % of 12 and of 16 neurons
+    assert sum(line.startswith("  ") for line in blocks[2].splitlines()) == 4  # two of each layer
     assert "note: the experts were not kept; -o FILE.safetensors keeps them" in err
 
 

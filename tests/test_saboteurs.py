@@ -15,7 +15,7 @@ from queue import Queue
 import pytest
 import saboteurs
 
-from wncore.testing import tolerance
+from wncore import tolerance
 
 HERE = Path(__file__).parent
 RIGHT = ["numpy", "numba", "saboteurs.right:RightInFloat32"]

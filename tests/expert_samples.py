@@ -10,13 +10,13 @@ import numpy as np
 import rawfile
 
 from wncore.dumps import open_dump, write_dump
-from wncore.experts.calibration import label_tokens
 from wncore.experts.conditions import conditions
 from wncore.experts.digests import source_digests
 from wncore.experts.experts import Experts
 from wncore.experts.files import save_experts
 from wncore.experts.losses import expert_errors
 from wncore.experts.router import Router
+from wncore.experts.tokens import label_tokens
 from wncore.fast import NumbaBackend
 from wncore.pruning.methods import PruneSpec, prune
 from wncore.pruning.patterns import parse_pattern

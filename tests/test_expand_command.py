@@ -183,7 +183,7 @@ def test_a_list_of_numbers_writes_a_file_for_each(run, acts, tmp_path):
     names = {path.name for path in tmp_path.iterdir()} - {"acts.safetensors"}
     assert names == {"e-1.safetensors", "e-2.safetensors", "e-4.safetensors"}
     assert "layers" not in found
-    assert [(one["experts"], one["pattern"], one["control"]) for one in found["runs"]] == [
+    assert [(one["asked"], one["pattern"], one["control"]) for one in found["runs"]] == [
         (k, "0.5", None) for k in (1, 2, 4)
     ]
     for k, one in zip((1, 2, 4), found["runs"], strict=True):
@@ -195,7 +195,7 @@ def test_a_run_is_named_by_the_number_that_was_asked_for(run, acts):
     for one, k in zip(
         document(run, acts, "--experts", "2,16", "--min-tokens", 60, *QUICK)["runs"], (2, 16), strict=True
     ):
-        assert one["experts"] == k
+        assert one["asked"] == k
         assert all(layer["asked"] == k == layer["experts"] + layer["merged"] for layer in one["layers"])
     assert one["layers"][0]["merged"] > 0
 
@@ -206,7 +206,7 @@ def test_numbers_and_sparsities(run, acts, tmp_path):
     for one, name in zip(found["runs"], ("1-0.5", "1-2of4", "3-0.5", "3-2of4"), strict=True):
         stored = stored_document(tmp_path / f"e-{name}.safetensors")
         assert [layer["zeros"] for layer in one["layers"]] == [layer["zeros"] for layer in stored["layers"]]
-        assert f"{one['experts']}-{one['pattern'].replace(':', 'of')}" == name
+        assert f"{one['asked']}-{one['pattern'].replace(':', 'of')}" == name
     kept = load_file(tmp_path / "e-3-2of4.safetensors")["a.up.experts"] != 0
     assert (kept.reshape(3, 16, D // 4, 4).sum(axis=3) == 2).all()
     assert (
@@ -222,7 +222,8 @@ def test_auto_reports_and_writes_the_number_it_found(run, acts, tmp_path):
     runs = document(run, acts, "--experts", ",".join(map(str, numbers)), "--layer", "a.up", *QUICK)["runs"]
     held = [one["layers"][0]["relative_error_holdout"] for one in runs]
     first = next(i for i in range(len(held)) if i + 1 == len(held) or not held[i + 1] < held[i])
-    assert up == runs[first]["layers"][0]
+    assert up.pop("tried") == [list(pair) for pair in zip(numbers, held, strict=True)][: first + 2]
+    assert up == {key: value for key, value in runs[first]["layers"][0].items() if key != "tried"}
     assert len(load_file(out)["a.up.experts"]) == up["experts"]
 
 
@@ -278,8 +279,8 @@ def test_what_was_not_sound_is_pointed_out(run, acts, tensors, tmp_path):
     assert code == 0
     for note in (
         "clusters had fewer than 8 tokens or none and were merged; ",
-        "experts have fewer tokens than the layer has inputs (24), the smallest ",
-        "experts had to be raised",
+        "have fewer tokens than there are inputs (24); the smallest has ",
+        "had to be raised",
         "note: 1 layers lack an input or a weight, and are left out: m",
         "note: no tokens were held out: the errors are those on the calibration tokens alone",
         "note: the experts were not kept",

@@ -10,7 +10,7 @@ from strategies_experts import clustered, dump_of, expanded, expanded_one, same_
 
 import wncore
 from wncore.dumps import open_dump, write_dump
-from wncore.experts import layers as layers_module
+from wncore.experts import runs
 from wncore.experts.fitting import ClusterSpec
 from wncore.experts.layers import groups
 from wncore.experts.pruned import prune_experts
@@ -56,7 +56,7 @@ def test_clusters_by_other_names_are_experts_by_other_names(backend, layer, seed
 @backends
 def test_a_router_with_its_centroids_in_another_order(layer, backend, monkeypatch):
     order, expected = np.array([2, 0, 3, 1]), expanded_one(layer, backend, 4, "0.6")
-    fit = layers_module.fit_routing
+    fit = runs.fit_routing
 
     def turned(projection, k, *rest):
         found = fit(projection, k, *rest)
@@ -65,7 +65,7 @@ def test_a_router_with_its_centroids_in_another_order(layer, backend, monkeypatc
         router = replace(found.router, centroids=found.router.centroids[order])
         return replace(found, router=router, labels=np.argsort(order)[found.labels])
 
-    monkeypatch.setattr(layers_module, "fit_routing", turned)
+    monkeypatch.setattr(runs, "fit_routing", turned)
     found = expanded_one(layer, backend, 4, "0.6")
     np.testing.assert_allclose(found.weights, expected.weights[order], **TOLERANCE["float32"])
     np.testing.assert_allclose(found.relative_improvement, expected.relative_improvement, rtol=1e-4)

@@ -11,8 +11,9 @@ from strategies_experts import clustered, dump_of, expanded, expanded_one, weigh
 from wncore.errors import InputError, MemoryBudgetError, NonFiniteError, ShapeError
 from wncore.experts.expansion import AUTO, ExpandSpec
 from wncore.experts.fitting import ClusterSpec
-from wncore.experts.layers import check_expandable, expand_layers, thinned
+from wncore.experts.layers import check_expandable, expand_layers
 from wncore.experts.pruned import experts_at_once
+from wncore.experts.runs import thinned
 from wncore.pruning.methods import PruneSpec
 from wncore.pruning.patterns import Unstructured
 from wncore.wasserstein import gaussian_distance
@@ -117,7 +118,7 @@ def test_clusters_that_were_merged_are_counted_and_pointed_out(layer):
     left = len(run.weights)
     assert run.merged == 16 - left > 0
     assert run.tokens_per_expert.min() >= 40
-    says = f"{run.merged} of 16 clusters had fewer than 40 tokens or none and were merged; {left} experts are left"
+    says = f"{run.merged} of 16 clusters had fewer than 40 tokens or none and were merged; {left} left"
     assert run.warnings[0] == says
 
 
@@ -130,10 +131,10 @@ def test_starved_experts_and_raised_ridges_are_pointed_out(tmp_path):
     few, raised = np.count_nonzero(run.tokens_per_expert < 24), np.count_nonzero(run.raised)
     assert few > 0
     assert run.warnings[-2] == (
-        f"{few} of {k} experts have fewer tokens than the layer has inputs (24), the smallest {smallest}; "
-        f"{6 / (smallest + 6):.0%} of its Gram matrix is borrowed"
+        f"{few} of {k} have fewer tokens than there are inputs (24); the smallest has {smallest}, "
+        f"which borrows {6 / (smallest + 6):.0%} of its Gram matrix"
     )
-    assert run.warnings[-1] == f"the ridge of {raised} of {k} experts had to be raised"
+    assert run.warnings[-1] == f"the ridge of {raised} of {k} had to be raised"
     assert expanded_one(layer, NUMBA, 1).warnings == []
 
 
@@ -159,9 +160,12 @@ def test_random_clusters_are_equal_and_cannot_be_routed_to(layer):
 
 def test_of_a_pattern_no_part_is_taken(layer):
     assert [run.control for run in expanded([layer], NUMBA, 4, "2:4", controls=True)[0]] == [None, "random"]
-    assert [run.control for run in expanded([layer], NUMBA, 4, "0.5,2:4", controls=True)[0]] == [None, None] + [
-        "random"
-    ] * 2
+    runs = expanded([layer], NUMBA, 4, "2:4,0.5", controls=True)[0]
+    assert [run.control for run in runs] == [None, None, "random", "random", "stored"]
+    assert [str(run.pattern) for run in runs] == ["2:4", "0.5", "2:4", "0.5", "0.875"]
+    one = expanded_one(layer, NUMBA, 1, "0.5")
+    ratio = np.sqrt(one.errors.neuron_error / runs[-1].errors.neuron_error)
+    np.testing.assert_allclose(runs[-1].relative_improvement, ratio, rtol=1e-6)
     assert [run.control for run in expanded([layer], NUMBA, 1, controls=True)[0]] == [None]
 
 
@@ -225,11 +229,16 @@ def test_a_layer_needs_inputs_and_weights(layer, lost):
 
 
 def test_experts_that_do_not_fit_into_memory_are_refused_before_any_work(layer):
-    says = "l: 5000 experts of 8 neurons and 12 inputs take about 29 MiB, and 1 are allowed; give --memory 30MiB, or"
-    with pytest.raises(MemoryBudgetError, match=says):
-        check_expandable(layer, ExpandSpec((1, 5000), HALF), 0, 2**20)
+    with pytest.raises(MemoryBudgetError, match="l: 5000 experts of 8 neurons and 12 inputs take about 29 MiB"):
+        experts_at_once(layer, HALF.patterns, 5000, 2**20)
+    reading = {"holdout": 0.1, "skip_tokens": 0}
+    spec = ExpandSpec((1, 100, 200), HALF, controls=True)
+    check_expandable(layer, spec, **reading, memory=2**21, spool=True)
+    with pytest.raises(MemoryBudgetError, match="l: 200 experts"):  # all that wait in memory are counted
+        check_expandable(layer, spec, **reading, memory=2**20)
+    spec = ExpandSpec((2,), PruneSpec((Unstructured((0.5, 0.5)),), group="row"))
     with pytest.raises(ShapeError, match="there are 2 sparsities for 8 neurons"):
-        check_expandable(layer, ExpandSpec((2,), PruneSpec((Unstructured((0.5, 0.5)),), group="row")), 0, 2**30)
+        check_expandable(layer, spec, **reading, memory=2**30)
 
 
 @pytest.mark.parametrize("k", [1, 7, 64])

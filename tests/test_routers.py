@@ -10,9 +10,9 @@ from strategies import BACKENDS, SEEDS
 from strategies_experts import clustered, dump_of, routing_of, same_partition
 
 from wncore.errors import InputError, MemoryBudgetError, NonFiniteError
-from wncore.experts.calibration import label_tokens, project_tokens
-from wncore.experts.fitting import ClusterSpec, fit_routing, project_inputs
+from wncore.experts.fitting import ClusterSpec, Projection, fit_routing, project_inputs, random_routing
 from wncore.experts.router import Router
+from wncore.experts.tokens import label_tokens, project_tokens
 from wncore.sums import sum_clusters
 
 NUMPY, NUMBA = BACKENDS
@@ -219,12 +219,13 @@ def test_no_more_clusters_than_calibration_tokens():
 
 
 def test_random_clusters_differ_by_one_token():
-    points = np.random.default_rng(0).standard_normal((100, 2))
-    routing = routing_of(points, 7, ClusterSpec(random=True), calibration=90)
+    base = Router(np.zeros(2), np.zeros((2, 2)), np.zeros((1, 2)))
+    projection = Projection(np.zeros((100, 2)), 90, base, 1.0)
+    routing = random_routing(projection, 7, seed=0)
     for part in (routing.labels[:90], routing.labels[90:]):
         assert np.ptp(np.bincount(part, minlength=7)) <= 1
     assert (routing.router, routing.experts, routing.merged, routing.inertia) == (None, 7, 0, None)
-    again, other = (routing_of(points, 7, ClusterSpec(random=True, seed=seed), calibration=90) for seed in (0, 1))
+    again, other = (random_routing(projection, 7, seed) for seed in (0, 1))
     np.testing.assert_array_equal(again.labels, routing.labels)
     assert not np.array_equal(other.labels, routing.labels)
     assert not np.array_equal(np.sort(routing.labels[:90]), routing.labels[:90])
@@ -236,7 +237,6 @@ def test_random_clusters_differ_by_one_token():
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        ({"balanced": True, "random": True}, "random clusters are balanced already; leave one of the two out"),
         ({"components": 0}, "components must be at least 1; got 0"),
         ({"restarts": 0}, "restarts must be at least 1; got 0"),
         ({"seed": -1}, "seed must be at least 0; got -1"),

@@ -6,6 +6,9 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from wncore.errors import InputError, OutputExistsError, WncoreError
 
 
@@ -91,3 +94,25 @@ def _flush(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def spool(array: NDArray, folder: Path) -> NDArray:
+    """Move an array into a file without a name in `folder`; the view that is returned leaves memory when it is short.
+
+    The file is gone as soon as nobody holds the view, however the process ends.
+
+    Raises
+    ------
+    WncoreError
+        If the disk is full.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            for part in array:
+                file.write(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)
+            file.flush()
+            return np.memmap(file, array.dtype, "r", shape=array.shape)
+    except OSError as error:
+        raise WncoreError(
+            f"{folder} has no room for experts that wait to be saved: {error.strerror or error}"
+        ) from error

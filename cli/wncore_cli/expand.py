@@ -120,11 +120,12 @@ def expand(
     pictures = plots.targets(plot, [layer.name for layer in ready], force, expand_plots.KINDS) if plot else []
     engine = options.make_backend(backend, device, threads)
     work = {"memory": memory} | {key: chosen[key] for key in ("holdout", "skip_tokens", "wasserstein", "pairs")}
-    _check(ready, specs, work, neurons)
+    _check(ready, specs, work, neurons, spooled=output is not None)
 
     place = {layer.name: i for i, layer in enumerate(ready)}
     expansions: dict[str, list[LayerExpansion]] = {}
-    for runs in _run(ready, specs, engine, work, quiet):
+    spool = output.parent if output else None
+    for runs in _run(ready, specs, engine, work | {"spool": spool}, quiet):
         name = runs[0].name
         if plot:
             drawing = work | {"neurons": neurons}
@@ -134,8 +135,8 @@ def expand(
     if not quiet:
         for note in _notes(dump, names, found, output):
             click.echo(f"note: {printable(note)}", err=True)
-    settings = conditions(engine, memory) | {key: work[key] for key in ("holdout", "skip_tokens", "pairs")}
-    settings |= {"length": length, "seed": chosen["seed"]}
+    settings = conditions(engine, memory) | {key: work[key] for key in ("holdout", "skip_tokens")}
+    settings |= {"pairs": work["pairs"] if work["wasserstein"] else None, "length": length, "seed": chosen["seed"]}
     settings |= {"by_neuron": printable(str(by_neuron))} if by_neuron else {}
     _save(files, dump, ready, found, settings, packed, force)
     if as_json:
@@ -158,11 +159,16 @@ def _spec(
     from wncore.experts.fitting import ClusterSpec
 
     prune = pruning_options.read_spec(chosen, patterns, by_neuron, plot)
-    pairs = click.get_current_context().get_parameter_source("pairs") is ParameterSource.COMMANDLINE
+
+    def given(name: str) -> bool:
+        source = click.get_current_context().get_parameter_source(name.replace("-", "_"))
+        return source is ParameterSource.COMMANDLINE
+
     for idle, what in (
         (packed and not output, "--packed has no effect without -o"),
-        (pairs and not chosen["wasserstein"], "--pairs has no effect with --no-wasserstein"),
+        (given("pairs") and not chosen["wasserstein"], "--pairs has no effect with --no-wasserstein"),
         (experts == (0,) and len(patterns) > 1, "--experts auto finds one number, and there are several sparsities"),
+        (experts == (1,) and chosen["controls"], "--controls has no effect on one expert"),
     ):
         if idle:
             raise click.UsageError(f"{what}; leave one of the two out")
@@ -190,13 +196,16 @@ def _files(output: Path | None, spec: "ExpandSpec") -> list[Path]:
     return sweep_paths(output, ["-".join(part) for part in parts])
 
 
-def _check(layers: list, specs: list["ExpandSpec"], work: dict[str, Any], neurons: tuple[int, ...]) -> None:
+def _check(
+    layers: list, specs: list["ExpandSpec"], work: dict[str, Any], neurons: tuple[int, ...], spooled: bool
+) -> None:
     """Say before any work what cannot be done."""
     from wncore.errors import InputError
     from wncore.experts.layers import check_expandable
 
+    reading = {key: work[key] for key in ("holdout", "skip_tokens", "memory")}
     for layer, spec in zip(layers, specs, strict=True):
-        check_expandable(layer, spec, work["skip_tokens"], work["memory"])
+        check_expandable(layer, spec, **reading, spool=spooled)
         if neurons and max(neurons) >= layer.weight.rows:
             raise InputError(f"{layer.name} has {layer.weight.rows} neurons, from 0; --neuron {max(neurons)} is none")
 
@@ -224,12 +233,15 @@ def _notes(dump: Any, names: list[str], found: list[list["LayerExpansion"]], out
     if rest:
         notes.append(f"{len(rest)} layers lack an input or a weight, and are left out: {', '.join(rest[:3])}")
     notes += [
-        f"{run.name}, {len(run.zeros)} experts: {warning}"
+        f"{run.name}, experts {len(run.zeros)}: {warning}"
         for runs in found
         for run in runs
         if not run.control
         for warning in run.warnings
     ]
+    halves = [run.pattern for runs in found for run in runs if hasattr(run.pattern, "kept")]
+    if halves and found[0][0].spec.controls:
+        notes.append(f"no control of equal storage for {halves[0]}: no part of N:M can be taken")
     if any(runs[0].errors.relative_error_holdout is None for runs in found):
         notes.append("no tokens were held out: the errors are those on the calibration tokens alone")
     if output is None:

@@ -17,18 +17,24 @@ def settings_line(found: Runs) -> str:
     run = found[0][0]
     spec, clusters = run.spec.prune, run.spec.clusters
     parts = [spec.method + (" + re-solve" if spec.resolved else "") + (f", {spec.bits} bits" if spec.bits else "")]
-    if run.router is not None:
-        count = len(run.router.components) - clusters.balanced
-        what = f"{'balanced ' if clusters.balanced else ''}k-means in {count} component{'s' * (count > 1)}"
-        parts.append(f"{what} ({run.explained:.0%} of the variance)")
-    parts.append(f"{run.spec.prior:g} d tokens of prior")
-    parts.append(f"seed {clusters.seed}")
+    routed = [one for runs in found for one in runs if one.components and len(one.zeros) > 1]
+    if routed:
+        count = _span([one.components or 0 for one in routed], "d")
+        what = f"{'balanced ' if clusters.balanced else ''}k-means in {count} component{'s' * (count != '1')}"
+        parts.append(f"{what} ({_span([one.explained for one in routed], '.0%')} of the variance)")
+        parts.append(f"{run.spec.prior:g} d tokens of prior")
+        parts.append(f"seed {clusters.seed}")
     return "; ".join(parts)
+
+
+def _span(values: Sequence[float], form: str) -> str:
+    """Write the smallest and the largest of some numbers, once if they look alike."""
+    return " to ".join(dict.fromkeys([format(min(values), form), format(max(values), form)]))
 
 
 def layers_table(found: Runs) -> str:
     """A row for each layer and run: tokens by expert, errors in and out of sample, improvement over one expert."""
-    head = ["experts of", "tokens each", "asked", "zeros", "stored", "error", "held out", "RI", "RI held out"]
+    head = ["experts of", "tokens each", "sparsity", "zeros", "stored", "error", "held out", "RI", "RI held out"]
     rows: list[list[str]] = []
     for run in _with_names(found, rows, len(head)):
         m, d = run.shape
@@ -38,7 +44,7 @@ def layers_table(found: Runs) -> str:
             [
                 _experts(run),
                 spread,
-                str(run.pattern),
+                _pattern(run),
                 f"{run.zeros.sum() / (k * m * d):.3%}",
                 f"{run.stored / (m * d):.2f}x",
                 number(run.errors.relative_error),
@@ -47,7 +53,11 @@ def layers_table(found: Runs) -> str:
                 number(_median(run.relative_improvement_holdout), 3),
             ]
         )
-    return table(head, rows) + "\nstored: weights that are not zero, in units of the dense layer's; RI: median neuron"
+    return (
+        table(head, rows)
+        + "\nstored: weights that are not zero, in units of the dense layer's; RI: median neuron"
+        + _tried(found)
+    )
 
 
 def disentanglement_table(found: Runs) -> str:
@@ -68,8 +78,8 @@ def disentanglement_table(found: Runs) -> str:
         rows.append([*row, number(_median(now.two_sample[top]), 3)])
     legend = (
         "WD: median distance to a Gaussian, of the 3 % most entangled neurons and of all; weighted: within clusters;\n"
-        "fell: share of the neurons; noise: what Gaussian neurons would show in clusters so small; MD and W1 (dense\n"
-        "against experts, in deviations) are of the top 3 %"
+        "fell: share of the neurons, and their median change; noise: what Gaussian neurons would show in clusters so\n"
+        "small; MD and W1 (dense against experts, in deviations) are of the top 3 %"
     )
     return table(head, rows) + "\n" + legend
 
@@ -120,6 +130,20 @@ def _with_names(found: Runs, rows: list[list[str]], width: int) -> Iterator[Laye
 
 def _experts(run: LayerExpansion) -> str:
     return f"  {len(run.zeros)}{CONTROLS[run.control]}"
+
+
+def _pattern(run: LayerExpansion) -> str:
+    sparsity = getattr(run.pattern, "sparsity", None)
+    return f"{sparsity:.4g}" if isinstance(sparsity, float) else str(run.pattern)
+
+
+def _tried(found: Runs) -> str:
+    """Say which numbers of experts were tried; the error that chose one is a little too good for it."""
+    lines = []
+    for run in (runs[0] for runs in found if runs[0].tried):
+        errors = ", ".join(f"{k}: {number(error)}" for k, error in run.tried)
+        lines.append(f"\n{run.name}: held-out error by number of experts {errors}; it chose {run.asked}")
+    return "".join(lines)
 
 
 def _shown(runs: Sequence[LayerExpansion]) -> LayerExpansion:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from wncore_cli import options, printable
 from wncore_cli.progress import progress
@@ -28,7 +29,7 @@ RESULTS = {True: "ok", False: "FAILED", None: "-"}
     multiple=True,
     metavar="SOURCE...",
     type=options.SOURCE,
-    help="The dump that the experts were made from: route its tokens again, recompute every number.",
+    help="The dump that the experts were made from: route its tokens again, recompute the errors.",
 )
 @options.JSON
 @click.option(
@@ -49,7 +50,7 @@ def verify(
     threads: int | None,
     quiet: bool,
 ) -> None:
-    """Check the experts in FILE: their hashes, zeros, sizes and counts; and, against their source, every number.
+    """Check the experts in FILE: hashes, zeros, sizes and counts; and, against their source, tokens and errors.
 
     Where versions, machine, backend, device, threads and memory are those recorded, numbers must be equal to the bit;
     elsewhere they may differ by rounding, and by tokens that lie between two experts. The exit code is 1 if a check
@@ -69,6 +70,8 @@ def verify(
     if more and not against:
         raise click.UsageError(f"{more[0]} is one file too many; --against goes before the source")
     file, sources = load_experts(path), [*against, *more]
+    if not sources and (device or memory or threads or _given("backend")):
+        raise click.UsageError("nothing is computed without --against; name the source, or leave these options out")
     dump = open_dump(*sources, length=_length(file, sources)) if sources else None
     engine = _engine(file, backend, device, threads) if sources else None
 
@@ -90,6 +93,10 @@ def verify(
             f"{path} fails {len(failed)} of {len(checks)} checks: {first}; "
             f"{'check the source' if found and failed[0] in found.checks else 'copy the file'} or expand again"
         )
+
+
+def _given(name: str) -> bool:
+    return click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE
 
 
 def _length(file: "ExpertFile", sources: list[Path]) -> int | None:

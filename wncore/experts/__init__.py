@@ -7,8 +7,8 @@ Read in this order; source: arXiv:2405.15756, section 5.
 * starvation                    what clusters with few tokens borrow, and when they are merged
 * pruned, losses                all experts pruned on their own tokens; what that costs
 * disentanglement, association  is a neuron less entangled within clusters; what predicts who gains
-* expansion, layers, results    what is asked for, layers of a dump expanded, the document on them
-* calibration                   routing all tokens of a dump
+* expansion, runs, layers, results   what is asked for, the layers of an input, those of a dump, the document on them
+* tokens                        routing all tokens of a dump
 * packing, digests, document, stored, files       the file of experts
 * conditions, borderline, allowances, recomputation, verification     the file proved again
 

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wncore.dumps.layer import Layer
-from wncore.experts.calibration import ROWS
 from wncore.experts.router import Router
+from wncore.experts.tokens import ROWS
 from wncore.inputs import Tick, read_input
 from wncore.normal import Float
 from wncore.tolerance import budget

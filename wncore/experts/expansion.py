@@ -19,6 +19,8 @@ from wncore.scoring import LayerScore
 
 Control = Literal["random", "stored"]
 PRIOR = 0.1
+UNEVEN = 0.05
+"""Sizes of balanced clusters farther from equal than this, relatively, are pointed out."""
 AUTO = 0
 """In place of a number of experts: as many as help."""
 
@@ -94,6 +96,9 @@ class LayerExpansion:
     dense: LayerScore | None
     """Scores of the dense layer; None if distances were not asked for."""
     disentanglement: Disentanglement | None
+    tried: tuple[tuple[int, float], ...] = ()
+    """If the number of experts was to be found: each that was tried, and its held-out error, the mean of the layers of
+    that input; NaN if it did not fit into memory"""
 
     @property
     def experts(self) -> Experts | None:
@@ -101,6 +106,11 @@ class LayerExpansion:
         if self.weights is None or self.router is None:
             return None
         return Experts(self.name, self.weights, self.bias, self.router, self.tokens_per_expert)
+
+    @property
+    def components(self) -> int | None:
+        """Principal components that tokens are clustered in; None for random clusters."""
+        return None if self.router is None else len(self.router.components) - self.spec.clusters.balanced
 
     @property
     def stored(self) -> int:
@@ -115,13 +125,22 @@ class LayerExpansion:
         if self.merged:
             found.append(
                 f"{self.merged} of {self.asked} clusters had fewer than {self.spec.clusters.least_tokens} tokens or "
-                f"none and were merged; {k} experts are left"
+                f"none and were merged; {k} left"
             )
         if starved:
+            few, share = self.tokens_per_expert.min(), 1 - self.own[self.tokens_per_expert.argmin()]
+            told = f"which borrows {share:.0%} of its Gram matrix" if share > 0 else "and borrows nothing"
             found.append(
-                f"{starved} of {k} experts have fewer tokens than the layer has inputs ({d}), the smallest "
-                f"{self.tokens_per_expert.min()}; {1 - self.own.min():.0%} of its Gram matrix is borrowed"
+                f"{starved} of {k} have fewer tokens than there are inputs ({d}); the smallest has {few}, {told}"
             )
+        fair = self.tokens_per_expert.sum() / k
+        if self.spec.clusters.balanced and np.abs(self.tokens_per_expert - fair).max() > max(1.0, UNEVEN * fair):
+            found.append(
+                f"clusters could not be made equal: {self.tokens_per_expert.min()} to {self.tokens_per_expert.max()} "
+                f"tokens; the inputs lie in groups of other sizes"
+            )
+        if self.tried and np.isnan(self.tried[-1][1]):
+            found.append(f"{self.tried[-1][0]} experts do not fit into the memory that is allowed, and were not tried")
         if self.raised.any():
-            found.append(f"the ridge of {np.count_nonzero(self.raised)} of {k} experts had to be raised")
+            found.append(f"the ridge of {np.count_nonzero(self.raised)} of {k} had to be raised")
         return found

@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from wncore.backend import Backend
-from wncore.errors import InputError, ShapeError
+from wncore.dumps.header import DTYPES
+from wncore.errors import InputError, NonFiniteError, ShapeError
 from wncore.experts.router import Labels, Router
 from wncore.reference import NumpyBackend
 
@@ -31,17 +32,28 @@ class Experts:
     def forward(self, inputs: ArrayLike, backend: Backend | None = None) -> NDArray:
         """Return the outputs of a layer of experts: (..., d) -> (..., m), y = W[label of x] x + b.
 
+        Float32, or float64 for a router of that dtype.
+
         Raises
         ------
         ShapeError
-            If the inputs do not have d channels.
+            If the inputs do not have d channels, or are no real numbers.
+        NonFiniteError
+            If one is NaN or infinite, or leaves the range of that dtype.
         """
         x, engine = np.asarray(inputs), backend or NumpyBackend()
         m, d = self.weights.shape[1:]
         if x.ndim == 0 or x.shape[-1] != d:
             raise ShapeError(f"{self.name} takes inputs (..., {d}); got {x.shape}, give it the layer's own inputs")
+        if x.dtype.kind not in "iuf" and x.dtype not in DTYPES.values():
+            raise ShapeError(f"{self.name} takes real numbers; got {x.dtype}, convert them first")
         dtype = str(self.router.components.dtype)
-        flat = x.reshape(-1, d).astype(dtype)
+        with np.errstate(over="ignore"):
+            flat = x.reshape(-1, d).astype(dtype)
+        if not np.isfinite(flat).all():
+            raise NonFiniteError(
+                f"{self.name}: an input is NaN or infinite in {dtype}; no expert is near it, leave it out"
+            )
         labels = engine.asarray(self.router.labels(flat, engine), "int64")
         weights = engine.asarray(self.weights.astype(dtype), dtype)
         bias = None if self.bias is None else engine.asarray(self.bias.astype(dtype), dtype)

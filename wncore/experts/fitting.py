@@ -12,9 +12,9 @@ from wncore.components import principal_components
 from wncore.dumps.layer import Layer
 from wncore.errors import InputError
 from wncore.experts.balance import balance
-from wncore.experts.calibration import project_tokens
 from wncore.experts.router import Labels, Router
 from wncore.experts.starvation import starved
+from wncore.experts.tokens import project_tokens
 from wncore.inputs import Tick
 from wncore.sums import ClusterSums, judged_from
 
@@ -32,14 +32,10 @@ class ClusterSpec:
     seed: int = 0
     balanced: bool = False
     """Clusters of about equal size, by a price on each centroid."""
-    random: bool = False
-    """The control: tokens dealt out at random, as many to each cluster. Such experts cannot be routed to."""
     least_tokens: int = 16
     """Calibration tokens below which a cluster is merged into its neighbours."""
 
     def __post_init__(self) -> None:
-        if self.balanced and self.random:
-            raise InputError("random clusters are balanced already; leave one of the two out")
         for name, least in (("components", 1), ("restarts", 1), ("seed", 0), ("least_tokens", 1)):
             given = getattr(self, name)
             if given is not None and given < least:
@@ -72,7 +68,7 @@ class Routing:
     merged: int
     """Clusters that were asked for, and merged away."""
     inertia: float | None
-    """Share of the projections' squares about their mean that is left within clusters; None for random ones."""
+    """Share of the calibration tokens' variance, as projected, that is left within clusters; None for random ones."""
 
 
 def project_inputs(
@@ -124,8 +120,6 @@ def fit_routing(
         If there are fewer calibration tokens than clusters.
     """
     seen = projection.points[: projection.calibration]
-    if spec.random:
-        return _random_routing(len(projection.points), len(seen), k, spec.seed)
     found = kmeans(seen, k, backend, seed=spec.seed, restarts=spec.restarts, tick=tick)
     centroids, dtype = found.centroids, str(seen.dtype)
     if spec.balanced:
@@ -137,9 +131,8 @@ def fit_routing(
         return backend.to_numpy(backend.lloyd(native, backend.asarray(kept, dtype))[0])
 
     kept, labels = _merge(centroids, label, len(seen), spec.least_tokens)
-    around = float(np.square(seen - seen.mean(axis=0)).sum(dtype=np.float64))
     router = Router(projection.base.mean, projection.base.components, kept)
-    return Routing(router, labels, len(kept), k - len(kept), found.inertia / around if around > 0 else 0.0)
+    return Routing(router, labels, len(kept), k - len(kept), _within(seen, labels[: len(seen)], len(kept)))
 
 
 def _merge(
@@ -153,7 +146,18 @@ def _merge(
     return kept, labels
 
 
-def _random_routing(tokens: int, calibration: int, k: int, seed: int) -> Routing:
-    rng = np.random.default_rng([seed, 2])
-    parts = [rng.permutation(count) % k for count in (calibration, tokens - calibration)]
+def _within(points: NDArray, labels: Labels, k: int) -> float:
+    """Return the share of the points' variance that is left within clusters: (n, r), (n,)."""
+    around = points.astype(np.float64) - points.mean(axis=0, dtype=np.float64)
+    whole = float(np.square(around).sum())
+    for c in range(k):
+        mine = labels == c
+        around[mine] -= around[mine].mean(axis=0)
+    return float(np.square(around).sum()) / whole if whole > 0 else 0.0
+
+
+def random_routing(projection: Projection, k: int, seed: int) -> Routing:
+    """Deal tokens out at random, as many to each of k clusters: the control. No router finds such clusters again."""
+    rng, seen = np.random.default_rng([seed, 2]), projection.calibration
+    parts = [rng.permutation(count) % k for count in (seen, len(projection.points) - seen)]
     return Routing(None, np.concatenate(parts), k, 0, None)

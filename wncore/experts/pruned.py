@@ -85,8 +85,8 @@ def prune_experts(
     return PrunedExperts([np.concatenate(mine) for mine in found], own, ridge_used, raised)
 
 
-def experts_at_once(layer: Layer, patterns: Sequence[Pattern], k: int, memory: int) -> int:
-    """Return how many of k experts can be pruned in one call.
+def experts_at_once(layer: Layer, patterns: Sequence[Pattern], k: int, memory: int, others: int = 0) -> int:
+    """Return how many of k experts can be pruned in one call, while `others` of each pattern are held beside them.
 
     Raises
     ------
@@ -95,7 +95,7 @@ def experts_at_once(layer: Layer, patterns: Sequence[Pattern], k: int, memory: i
     """
     assert layer.weight is not None
     m, d, p = layer.weight.rows, layer.weight.columns, len(patterns)
-    held = 8 * 5 * k * d * d + layer.weight.itemsize * k * p * m * d
+    held = 8 * 5 * k * d * d + layer.weight.itemsize * (k + others) * p * m * d
     once = 8 * (8 * d * d + (10 + 3 * p) * m * d)
     each = 8 * d * d + 8 * (1 + p) * m * d
     if held + once + each > memory:

@@ -18,13 +18,13 @@ from wncore.dumps.layer import Layer
 from wncore.errors import DumpError, MemoryBudgetError, WncoreError
 from wncore.experts.allowances import allowances
 from wncore.experts.borderline import Borderline, find_borderline
-from wncore.experts.calibration import label_tokens
 from wncore.experts.conditions import conditions, differences
 from wncore.experts.digests import source_digests, source_tensors
 from wncore.experts.document import StoredLayer
 from wncore.experts.experts import Experts
 from wncore.experts.files import ExpertFile
 from wncore.experts.losses import ExpertErrors, expert_errors
+from wncore.experts.tokens import label_tokens
 from wncore.experts.verification import Check
 from wncore.inputs import Tick
 from wncore.layer_pruning import same_inputs

@@ -19,7 +19,7 @@ def expand_document(
     head: dict[str, Any] = {"schema": SCHEMA, "source": source, **settings}
     runs = [
         {
-            "experts": run[0].asked,
+            "asked": run[0].asked,
             "pattern": str(run[0].pattern),
             "control": run[0].control,
             "layers": [describe_expansion(one, neurons) for one in run],
@@ -40,7 +40,8 @@ def describe_expansion(one: LayerExpansion, neurons: bool = True) -> dict[str, A
         "asked": one.asked,
         "merged": one.merged,
         "control": one.control,
-        "router": one.router_of,
+        "tried": [[k, number(error)] for k, error in one.tried] or None,
+        "router": None if one.router is None else one.router_of,
         "tokens": int(one.tokens_per_expert.sum()),
         "tokens_holdout": int(one.holdout_per_expert.sum()),
         "tokens_per_expert": one.tokens_per_expert.tolist(),
@@ -64,11 +65,11 @@ def describe_expansion(one: LayerExpansion, neurons: bool = True) -> dict[str, A
         "prior": one.spec.prior,
         "own_share_per_expert": one.own.tolist(),
         "clusters": {
-            "components": None if one.router is None else len(one.router.components),
+            "components": one.components,
             "explained": number(one.explained),
             "inertia": number(one.inertia),
-            "balanced": clusters.balanced,
-            "restarts": clusters.restarts,
+            "balanced": None if one.router is None else clusters.balanced,
+            "restarts": None if one.router is None else clusters.restarts,
             "seed": clusters.seed,
             "least_tokens": clusters.least_tokens,
         },

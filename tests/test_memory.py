@@ -72,3 +72,19 @@ def test_pruning_holds_one_layer_at_a_time(tmp_path):
     command = [sys.executable, "-c", MEASURE, *arguments, "-o", str(tmp_path / "pruned.safetensors")]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
     assert int(run.stdout.splitlines()[-1]) <= 64 + 300
+
+
+def test_experts_wait_for_the_end_outside_of_memory(tmp_path):
+    """Those of all layers together are larger than what is allowed."""
+    rng = np.random.default_rng(3)
+    tensors = {}
+    for i in range(30):
+        tensors[f"h.{i}.input"] = rng.standard_normal((256, 384), dtype=np.float32)
+        tensors[f"h.{i}.weight"] = rng.standard_normal((448, 384), dtype=np.float32)
+    write_dump(tmp_path / "many.safetensors", tensors)
+    out = tmp_path / "experts.safetensors"
+    arguments = ["expand", str(tmp_path / "many.safetensors"), "--memory", "64MiB", "--method", "magnitude", "--quiet"]
+    arguments += ["--no-resolve", "--no-wasserstein", "--restarts", "1", "--min-tokens", "1", "-o", str(out)]
+    run = subprocess.run([sys.executable, "-c", MEASURE, *arguments], capture_output=True, text=True, check=True)
+    resident = int(run.stdout.splitlines()[-1])
+    assert resident <= 64 + 300 < 200 + out.stat().st_size / 2**20

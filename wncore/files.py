@@ -1,5 +1,6 @@
 """Writing so that nothing is lost: a new file appears whole, or the old one stays."""
 
+import mmap
 import os
 import tempfile
 from collections.abc import Generator, Sequence
@@ -94,6 +95,14 @@ def _flush(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def release(array: NDArray) -> None:
+    """Let go of the memory of an array that was spooled, until it is read again; does nothing to any other."""
+    owner = array if isinstance(array, np.memmap) else array.base  # of a plain view of it
+    mapped = getattr(owner, "_mmap", None)
+    if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def spool(array: NDArray, folder: Path) -> NDArray:

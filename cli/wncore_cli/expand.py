@@ -105,6 +105,7 @@ def expand(
     from wncore.dumps.dump import expandable_layers
     from wncore.experts.conditions import conditions
     from wncore.experts.results import expand_document
+    from wncore.files import release
     from wncore.results import to_json
     from wncore_cli import expand_plots, plots
 
@@ -131,6 +132,9 @@ def expand(
             drawing = work | {"neurons": neurons}
             expand_plots.draw(ready[place[name]], runs, engine, drawing, pictures[place[name]], force)
         expansions[name] = [run if output and not run.control else replace(run, weights=None) for run in runs]
+        for run in expansions[name]:
+            if run.weights is not None:
+                release(run.weights)
     found = [expansions[layer.name] for layer in ready]
     if not quiet:
         for note in _notes(dump, names, found, output):

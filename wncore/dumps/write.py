@@ -20,7 +20,7 @@ from wncore.dumps.dump import MASK, SUFFIXES
 from wncore.dumps.header import DTYPES, LONGEST, LONGEST_NAME
 from wncore.dumps.tensor import CHUNK
 from wncore.errors import InputError, ShapeError
-from wncore.files import check_output, replacing
+from wncore.files import check_output, release, replacing
 
 TOKENS = ("input", "output")
 NAMES = {dtype: name for name, dtype in DTYPES.items()} | {
@@ -135,6 +135,7 @@ def _save(temporary: Path, header: bytes, arrays: Mapping[str, NDArray[Any]]) ->
             for first in range(0, len(rows) if rows.size else 0, step):
                 part = np.ascontiguousarray(rows[first : first + step], _stored(array))
                 file.write(part.reshape(-1).view(np.uint8).data)
+            release(array)
         file.flush()
         os.fsync(file.fileno())
 

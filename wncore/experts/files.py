@@ -19,6 +19,7 @@ from wncore.experts.document import KEY, SCHEMA, document_metadata, read_documen
 from wncore.experts.experts import Experts
 from wncore.experts.packing import pack
 from wncore.experts.stored import StoredLayers, check_tensors
+from wncore.files import release
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,12 +72,14 @@ def save_experts(
             )
     held = {name: (NAMES.get(array.dtype, str(array.dtype)), array.shape) for name, array in tensors.items()}
     check_tensors(path, described, packed, held)
-    for name, array in tensors.items():
+    digests: dict[str, str] = {}
+    for name, array in sorted(tensors.items()):
         if len(name) > LONGEST_NAME:
             raise InputError(f"{path}: {name[:80]}... is a name of {len(name)} characters; {LONGEST_NAME} can be read")
         if not is_finite(array):
             raise NonFiniteError(f"{path}: {name} holds NaN or infinity; nothing was written, expand the layer again")
-    digests = {name: array_digest(array) for name, array in sorted(tensors.items())}
+        digests[name] = array_digest(array)
+        release(array)
     dtypes = {name: dtype for name, (dtype, _) in sorted(held.items())}
     complete = {**document, "packed": packed, "tensors": digests, "dtypes": dtypes}
     write_tensors(path, tensors, document_metadata(complete), force)

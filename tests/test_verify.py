@@ -187,6 +187,23 @@ class TestCommand:
         assert f"was computed by the backend '{name}', which is not installed; choose one: --backend numba or" in err
         assert samples.failures(run, sample.path, "--against", sample.dump, "--backend", "numba") == []
 
+    def test_a_device_that_is_not_here(self, tmp_path, run):
+        """Another backend is named that can do the work, and it can."""
+        sample = samples.write_sample(tmp_path, 2)
+        tensors, document = samples.parts(sample.path)
+        samples.put_together(sample.path, tensors, document | {"backend": "torch", "device": "meteor:1"})
+        code, _, err = run("verify", sample.path, "--against", sample.dump)
+        assert (code, err.count("\n")) == (1, 1)
+        assert f"{sample.path} was computed there, but --backend numba can check it, too" in err
+        assert samples.failures(run, sample.path, "--against", sample.dump, "--backend", "numba") == []
+
+    def test_options_of_work_that_is_not_done(self, tmp_path, run):
+        sample = samples.write_sample(tmp_path, 2)
+        for option in (["--backend", "numpy"], ["--threads", "1"], ["--memory", "1GiB"], ["--device", "cpu"]):
+            code, _, err = run("verify", sample.path, *option)
+            assert code == 2
+            assert "nothing is computed without --against; name the source, or leave these options out" in err
+
     def test_too_little_memory_is_said(self, tmp_path, run, monkeypatch):
         sample = samples.write_sample(tmp_path, 600)
         code, _, err = run("verify", sample.path, "--against", sample.dump, "--memory", "1MiB")

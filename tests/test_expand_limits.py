@@ -34,7 +34,7 @@ def test_what_is_spooled_is_what_it_was_and_leaves_no_file(tmp_path, dtype):
 
 
 def test_a_folder_without_room_is_named(tmp_path):
-    with pytest.raises(WncoreError, match="has no room for experts that wait to be saved: No such file"):
+    with pytest.raises(WncoreError, match="has no room for weights that wait to be saved: No such file"):
         spool(np.zeros((1, 1, 1)), tmp_path / "none")
 
 

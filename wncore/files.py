@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,7 +98,7 @@ def _flush(path: Path) -> None:
         os.close(handle)
 
 
-def release(array: NDArray) -> None:
+def release(array: NDArray[Any]) -> None:
     """Let go of the memory of an array that was spooled, until it is read again; does nothing to any other."""
     owner = array if isinstance(array, np.memmap) else array.base  # of a plain view of it
     mapped = getattr(owner, "_mmap", None)
@@ -105,7 +106,7 @@ def release(array: NDArray) -> None:
         mapped.madvise(mmap.MADV_DONTNEED)
 
 
-def spool(array: NDArray, folder: Path) -> NDArray:
+def spool(array: NDArray[Any], folder: Path) -> NDArray[Any]:
     """Move an array into a file without a name in `folder`; the view that is returned leaves memory when it is short.
 
     The file is gone as soon as nobody holds the view, however the process ends.
@@ -123,5 +124,5 @@ def spool(array: NDArray, folder: Path) -> NDArray:
             return np.memmap(file, array.dtype, "r", shape=array.shape)
     except OSError as error:
         raise WncoreError(
-            f"{folder} has no room for experts that wait to be saved: {error.strerror or error}"
+            f"{folder} has no room for weights that wait to be saved: {error.strerror or error}"
         ) from error

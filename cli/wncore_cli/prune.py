@@ -63,7 +63,7 @@ def prune(
     """  # noqa: D301
     from wncore.dumps import open_dump
     from wncore.dumps.dump import prunable_layers
-    from wncore.files import sweep_paths
+    from wncore.files import spool, sweep_paths
     from wncore.prune_results import prune_document, write_pruned
     from wncore.results import to_json
     from wncore_cli import prune_plots
@@ -84,7 +84,8 @@ def prune(
     for i, results in enumerate(_run(ready, specs, engine, work, quiet)):
         for result, own in zip(results, pictures[i] if pictures else (), strict=bool(pictures)):
             prune_plots.draw(ready[i], result, engine, work, own, force)
-        prunings.append(results if output else [replace(result, weight=None) for result in results])
+        waiting = [spool(result.weight, output.parent) if output else None for result in results]
+        prunings.append([replace(result, weight=weight) for result, weight in zip(results, waiting, strict=True)])
     if not quiet:
         for note in _notes(dump, names, prunings, output, plot):
             click.echo(f"note: {printable(note)}", err=True)

@@ -84,7 +84,7 @@ def prune(
     for i, results in enumerate(_run(ready, specs, engine, work, quiet)):
         for result, own in zip(results, pictures[i] if pictures else (), strict=bool(pictures)):
             prune_plots.draw(ready[i], result, engine, work, own, force)
-        waiting = [spool(result.weight, output.parent) if output else None for result in results]
+        waiting = [spool(one.weight, output.parent) if output and one.weight is not None else None for one in results]
         prunings.append([replace(result, weight=weight) for result, weight in zip(results, waiting, strict=True)])
     if not quiet:
         for note in _notes(dump, names, prunings, output, plot):

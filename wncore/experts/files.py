@@ -73,7 +73,7 @@ def save_experts(
     held = {name: (NAMES.get(array.dtype, str(array.dtype)), array.shape) for name, array in tensors.items()}
     check_tensors(path, described, packed, held)
     digests: dict[str, str] = {}
-    for name, array in sorted(tensors.items()):
+    for name, array in tensors.items():
         if len(name) > LONGEST_NAME:
             raise InputError(f"{path}: {name[:80]}... is a name of {len(name)} characters; {LONGEST_NAME} can be read")
         if not is_finite(array):
@@ -81,7 +81,7 @@ def save_experts(
         digests[name] = array_digest(array)
         release(array)
     dtypes = {name: dtype for name, (dtype, _) in sorted(held.items())}
-    complete = {**document, "packed": packed, "tensors": digests, "dtypes": dtypes}
+    complete = {**document, "packed": packed, "tensors": dict(sorted(digests.items())), "dtypes": dtypes}
     write_tensors(path, tensors, document_metadata(complete), force)
 
 

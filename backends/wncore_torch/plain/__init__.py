@@ -1,0 +1,29 @@
+"""Every operation in plain torch, for any device that torch has; each follows the definition of its name in the core.
+
+Only operations that give the same answer twice on every device are used: sums over sorted runs where one would scatter.
+Sorting and products stay in the input's dtype (half precision is added up in float32), all else is float64.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from wncore_torch.plain.bounds import distance_bounds
+from wncore_torch.plain.clusters import lloyd
+from wncore_torch.plain.difficulty import mapping_difficulty
+from wncore_torch.plain.distance import gaussian_distance
+from wncore_torch.plain.grams import gram
+from wncore_torch.plain.histogram import histogram
+from wncore_torch.plain.routing import routed_linear
+from wncore_torch.pruning import prune, resolve
+
+OPERATIONS: dict[str, Callable[..., Any]] = {
+    "gaussian_distance": gaussian_distance,
+    "histogram": histogram,
+    "distance_bounds": distance_bounds,
+    "mapping_difficulty": mapping_difficulty,
+    "routed_linear": routed_linear,
+    "gram": gram,
+    "lloyd": lloyd,
+    "prune": prune,
+    "resolve": resolve,
+}

@@ -1,0 +1,22 @@
+"""Blocks of neurons, so that the memory beside the arguments stays bounded."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+HOST_BLOCK, DEVICE_BLOCK = 2**22, 2**26
+"""Outputs in a block: 32 MiB for each float64 array of them on the CPU, 512 MiB elsewhere."""
+
+
+def by_neuron(work: Callable[..., Any], y: Tensor, *others: Tensor) -> Any:
+    """Do `work` on blocks of neurons, the outputs (n, m) transposed to rows, and join its answers."""
+    size = HOST_BLOCK if y.device.type == "cpu" else DEVICE_BLOCK
+    width, done = max(1, size // len(y)), []
+    for first in range(0, max(1, y.shape[1]), width):
+        rows = y[:, first : first + width].T.contiguous()
+        done.append(work(rows, *(other[first : first + width] for other in others)))
+    if isinstance(done[0], tuple):
+        return tuple(torch.cat(answers) for answers in zip(*done, strict=True))
+    return torch.cat(done)

@@ -1,0 +1,30 @@
+"""Sums of x x' by cluster."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wncore_torch.precision import product
+
+CHUNK = 2**10
+"""Tokens whose products are summed in the input's dtype."""
+
+
+def gram(x: Tensor, labels: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Sum the products of a thousand tokens in the input's dtype (half: float32), all else in float64.
+
+    (n, d), (n,) -> (k, d, d), (k, d), (k,). Of the labels, k counts go to the host.
+    """
+    d = x.shape[1]
+    grams, sums = (torch.zeros(k, *shape, dtype=torch.float64, device=x.device) for shape in ((d, d), (d,)))
+    counts = labels.bincount(minlength=k)
+    clusters: list[Any] = [x.split(CHUNK)]  # one expert copies nothing
+    if k > 1:
+        order = labels.argsort(stable=True).split(counts.tolist())
+        clusters = [(x[tokens] for tokens in cluster.split(CHUNK)) for cluster in order]
+    for c, chunks in enumerate(clusters):
+        for chunk in chunks:
+            grams[c] += product(chunk.T, chunk)
+            sums[c] += chunk.sum(0, dtype=torch.float64)
+    return grams, sums, counts

@@ -1,0 +1,48 @@
+"""How products of matrices round, whatever the program around allows: float32 as such, half precision in wide sums."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+HALF = (torch.float16, torch.bfloat16)
+"""What is stored in these is added up in float32."""
+
+
+def widened(x: Tensor) -> Tensor:
+    """Return half precision as float32, all else as it is."""
+    return x.float() if x.dtype in HALF else x
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """Multiply two matrices, half precision with float32 sums and a float32 result."""
+    if a.dtype in HALF and a.is_cuda and _WIDE_PRODUCTS:
+        return torch.mm(a, b, out_dtype=torch.float32)
+    return widened(a) @ widened(b)
+
+
+@contextmanager
+def full_precision(tf32: bool = False) -> Iterator[None]:
+    """Set how float32 products round, on CPU and CUDA, and keep sums of half precision in float32; then set it back."""
+    with ExitStack() as undo:
+        for holder, name, value in _settings(tf32):
+            undo.callback(setattr, holder, name, getattr(holder, name))
+            setattr(holder, name, value)
+        yield
+
+
+def _settings(tf32: bool) -> Iterator[tuple[Any, str, Any]]:
+    cuda = torch.backends.cuda.matmul
+    if hasattr(cuda, "fp32_precision"):  # since torch 2.9
+        yield cuda, "fp32_precision", "tf32" if tf32 else "ieee"
+        yield torch.backends.mkldnn.matmul, "fp32_precision", "ieee"  # pyright: ignore[reportAttributeAccessIssue]
+    else:
+        yield cuda, "allow_tf32", tf32
+    yield cuda, "allow_bf16_reduced_precision_reduction", False
+    yield cuda, "allow_fp16_reduced_precision_reduction", False
+
+
+_WIDE_PRODUCTS = "dtype" in torch.ops.aten.mm.overloads()
+"""Whether this torch gives products of half precision a wide result: since 2.8, on CUDA."""

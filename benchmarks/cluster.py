@@ -6,13 +6,11 @@ read of the points at the bandwidth of a copy, and 2 n k r operations at the rat
 takes a quarter of the points. Results: docs/benchmarks.md.
 """
 
-import statistics
 import sys
-import time
-from collections.abc import Callable
 
 import numpy as np
 from sklearn.cluster import KMeans
+from timing import median_seconds, row
 
 from wncore.backend import get_backend
 from wncore.clustering import kmeans
@@ -23,22 +21,6 @@ CLUSTERS, SHORT, LONG = 16, 5, 25
 SIZES = [(16_384 if QUICK else 65_536, 128), (4_096 if QUICK else 16_384, 18)]
 """Points and components: of inputs with 4,096 and with 576 channels."""
 SQUARE = np.random.default_rng(0).standard_normal((2048, 2048), dtype=np.float32)
-
-
-def median_seconds(*works: Callable[[], object], runs: int = 9) -> list[float]:
-    """Time each of several pieces of work, in turn, so that the load of the machine is the same for all."""
-    times = [[] for _ in works]
-    for run in range(runs + 1):
-        for work, seconds in zip(works, times, strict=True):
-            start = time.perf_counter()
-            work()
-            if run:  # the first one compiles
-                seconds.append(time.perf_counter() - start)
-    return [statistics.median(seconds) for seconds in times]
-
-
-def row(what: str, seconds: float, peer: str, peer_seconds: float, goal: str = "") -> None:
-    print(f"{what:44s} {1e3 * seconds:9.3f} ms   {seconds / peer_seconds:8.3f} x {peer:40s} {goal}", flush=True)
 
 
 def blobs(n: int, r: int) -> np.ndarray:
@@ -71,6 +53,7 @@ def step(n: int, r: int) -> None:
         lambda: scikit_learn(x, SHORT),
         lambda: np.copyto(target, x),
         lambda: SQUARE @ SQUARE,
+        runs=9,
     )
     what, mine = f"a step, {n} x {r}, k = {CLUSTERS}", ours / SHORT
     row(what, mine, "a step of scikit-learn's KMeans", (long - short) / (LONG - SHORT), "goal <= 1")
@@ -92,7 +75,7 @@ def whole(n: int, r: int) -> None:
         model = KMeans(CLUSTERS, n_init=1, algorithm="lloyd", random_state=next(seeds)).fit(x)
         found["peer"].append((model.inertia_, model.n_iter_))
 
-    seconds = median_seconds(ours, peer)
+    seconds = median_seconds(ours, peer, runs=9)
     row(f"k-means, {n} x {r}, k = {CLUSTERS}, one start", seconds[0], "scikit-learn's KMeans", seconds[1], "goal <= 1")
     for whose, runs in found.items():
         inertia, steps = np.median(runs, axis=0)

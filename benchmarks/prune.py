@@ -7,14 +7,12 @@ OMP_WAIT_POLICY=passive: torch's threads would wait for each other in a loop, an
 docs/benchmarks.md.
 """
 
-import statistics
 import sys
-import time
-from collections.abc import Callable
 
 import numpy as np
 import torch
 from prune_peers import greedy_obs, published_sparsegpt
+from timing import Work, median_seconds, row
 
 from wncore.backend import get_backend
 from wncore.pruning.damping import damp
@@ -26,25 +24,8 @@ FAST, DEFINITION = get_backend("numba"), get_backend("numpy")
 DOUBLE = np.random.default_rng(0).standard_normal((1024, 1024))
 SINGLE = DOUBLE.astype(np.float32)
 
-Work = Callable[[], object]
 Operations = tuple[float, float]
 """Floating point operations in float32 and in float64."""
-
-
-def median_seconds(*works: Work, runs: int = 5) -> list[float]:
-    """Time each of several pieces of work, in turn, so that the load of the machine is the same for all."""
-    times = [[] for _ in works]
-    for run in range(runs + 1):
-        for work, seconds in zip(works, times, strict=True):
-            start = time.perf_counter()
-            work()
-            if run:  # the first one compiles
-                seconds.append(time.perf_counter() - start)
-    return [statistics.median(seconds) for seconds in times]
-
-
-def row(what: str, seconds: float, peer: str, peer_seconds: float, goal: str = "") -> None:
-    print(f"{what:36s} {seconds:9.4f} s   {seconds / peer_seconds:8.4f} x {peer:34s} {goal}", flush=True)
 
 
 def compare(what: str, ours: Work, operations: Operations, peers: dict[str, Work], goal: str = "") -> None:
@@ -67,7 +48,7 @@ def problem(m: int, d: int) -> tuple[np.ndarray, np.ndarray]:
 
 def sparsegpt(d: int) -> None:
     w, h = problem(d, d)
-    dense, gram = torch.from_numpy(w[0]), torch.from_numpy(h[0])
+    dense, gram = torch.from_numpy(w[0]), torch.from_numpy(h[0]).float()
     for pattern, choice in (("0.5", {"sparsity": 0.5}), ("2:4", {"n": 2, "m": 4})):
         spec = PruneSpec((parse_pattern(pattern),), "sparsegpt", "block", "published", resolve=False)
         compare(

@@ -9,13 +9,12 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 from scipy.stats import wasserstein_distance
+from timing import median_seconds, row
 
 from wncore.backend import get_backend
 from wncore.dumps import write_dump
@@ -24,16 +23,6 @@ from wncore.histograms import choose_edges
 QUICK = "--quick" in sys.argv
 TOKENS, NEURONS = (8192, 512) if QUICK else (32_768, 2_048)
 WNCORE = Path(sys.executable).with_name("wncore")
-
-
-def median_seconds(work: Callable[[], object], runs: int = 5) -> float:
-    work()
-    times = []
-    for _ in range(runs):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
 
 
 def command(*arguments: str | Path) -> tuple[float, float]:
@@ -51,10 +40,6 @@ def command(*arguments: str | Path) -> tuple[float, float]:
     return float(wall), float(resident)
 
 
-def row(what: str, seconds: float, peer: str, peer_seconds: float, goal: str) -> None:
-    print(f"{what:46s} {seconds:9.4f} s   {seconds / peer_seconds:7.3f} x {peer:34s} {goal}", flush=True)
-
-
 def main() -> None:
     fast = get_backend("numba")
     y = np.random.default_rng(0).standard_normal((TOKENS, NEURONS), dtype=np.float32)
@@ -63,23 +48,22 @@ def main() -> None:
     def bare() -> None:
         np.ascontiguousarray(y.T).sort(axis=1)
 
-    copy = median_seconds(lambda: y.copy())
-    sort = median_seconds(bare)
-    exact = median_seconds(lambda: fast.gaussian_distance(y))
+    copy, sort, exact = median_seconds(lambda: y.copy(), bare, lambda: fast.gaussian_distance(y))
     row("exact distance", exact, "transpose + np.sort, one thread", sort, "goal <= 0.7")
     row("", exact, "a copy of the outputs (limit)", copy, "")
 
     edges = choose_edges(y[:4096], 1024)
-    stream = median_seconds(lambda: fast.distance_bounds(edges, *fast.histogram(y, edges)))
+    stream, edges_time = median_seconds(
+        lambda: fast.distance_bounds(edges, *fast.histogram(y, edges)), lambda: choose_edges(y[:4096], 1024)
+    )
     row("streaming distance, 1,024 bins", stream, "exact distance", exact, "goal <= 1")
-    edges_time = median_seconds(lambda: choose_edges(y[:4096], 1024))
     row("placing its bins, once a layer", edges_time, "exact distance", exact, "")
 
     few = np.ascontiguousarray(y[:, :8])
     z = (few - few.mean(0)) / few.std(0)
     gauss = np.random.default_rng(1).standard_normal(TOKENS)
-    scipy = median_seconds(lambda: [wasserstein_distance(column, gauss) for column in z.T], 3) / 8 * NEURONS
-    row("exact distance", exact, "scipy.stats.wasserstein_distance", scipy, "goal <= 0.02")
+    [scipy] = median_seconds(lambda: [wasserstein_distance(column, gauss) for column in z.T], runs=3)
+    row("exact distance", exact, "scipy.stats.wasserstein_distance", scipy / 8 * NEURONS, "goal <= 0.02")
 
     with tempfile.TemporaryDirectory() as folder:
         dump = Path(folder) / "outputs.safetensors"

@@ -64,6 +64,10 @@ def test_backends_are_listed(run):
         (["score", "x", "-o", "scores.txt"], 1, "extension '.txt' is unknown"),
         (["score", "x", "-o", "no/such/folder/scores.csv"], 1, "there is no folder"),
         (["certify", "nonsense"], 1, "there is no backend 'nonsense'"),
+        (["certify", "numba", "--option", "threads"], 2, "'threads' is no option; write NAME=VALUE"),
+        (["certify", "numba", "--option", "threads=1", "--option", "threads=2"], 2, "option threads is given twice"),
+        (["certify", "torch", "--device", "cpu", "--option", "device=cpu"], 2, "option device is given twice"),
+        (["certify", "numba", "--option", "kernels=plain"], 1, "has no option kernels; it takes threads"),
     ],
 )
 def test_errors_are_one_line_with_an_exit_code(run, arguments, code, message, tmp_path, monkeypatch):

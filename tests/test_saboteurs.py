@@ -18,7 +18,7 @@ import saboteurs
 from wncore import tolerance
 
 HERE = Path(__file__).parent
-RIGHT = ["numpy", "numba", "saboteurs.right:RightInFloat32"]
+RIGHT = ["numpy", "numba", "saboteurs.right:RightInFloat32", "saboteurs.right:RightInHalf"]
 WRONG = [f"{cls.__module__}:{cls.__name__}" for cls in saboteurs.ALL]
 
 WORKER = """

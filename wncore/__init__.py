@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from wncore.errors import WncoreError
     from wncore.experts.experts import Experts
     from wncore.experts.files import load_experts
-    from wncore.histograms import Histogram, choose_edges, histogram
+    from wncore.histograms import Histogram, choose_edges, histogram, linear_histogram
     from wncore.streaming import distance_bounds
     from wncore.uncertainty import jackknife_error, noise_floor
     from wncore.wasserstein import gaussian_distance, sampled_distance, two_sample_distance
@@ -33,6 +33,7 @@ __all__ = [
     "get_backend",
     "histogram",
     "jackknife_error",
+    "linear_histogram",
     "load_experts",
     "mapping_difficulty",
     "noise_floor",
@@ -46,7 +47,7 @@ _HOME = {
     "errors": ("WncoreError",),
     "experts.experts": ("Experts",),
     "experts.files": ("load_experts",),
-    "histograms": ("Histogram", "choose_edges", "histogram"),
+    "histograms": ("Histogram", "choose_edges", "histogram", "linear_histogram"),
     "streaming": ("distance_bounds",),
     "uncertainty": ("jackknife_error", "noise_floor"),
     "wasserstein": ("gaussian_distance", "sampled_distance", "two_sample_distance"),

@@ -24,7 +24,11 @@ class Backend(Protocol):
     Letters: n tokens, d inputs, m neurons, k experts, p pairs or patterns, b bins. Arrays are the backend's own.
     Arguments arrive checked and finite, floats in one of `dtypes`; nothing may be written into. Answers with one number
     a neuron, and all that is added up (histogram, gram) or feeds a certificate, are float64; others keep their input's
-    dtype. What a backend cannot do raises NotImplementedError with the reason: there is no silent fallback.
+    dtype. Half precision is storage: sums are float32 or wider. Arrays need not be contiguous. What a backend cannot do
+    raises NotImplementedError with the reason: there is no silent fallback.
+
+    A backend may also have `device_name`, `operations` (a text for each operation: what runs it) and `versions` (of
+    drivers and compilers), all for its certificate.
     """
 
     name: ClassVar[str]
@@ -56,6 +60,15 @@ class Backend(Protocol):
 
     def routed_linear(self, x: Array, weights: Array, bias: Array | None, labels: Array) -> Array:
         """`wncore.routing.routed_linear`: (n, d), (k, m, d), (m,) or None, (n,) -> (n, m), dtype kept."""
+        ...
+
+    def linear_histogram(
+        self, x: Array, weights: Array, bias: Array | None, labels: Array, edges: Array
+    ) -> tuple[Array, Array, Array]:
+        """`wncore.histograms.linear_histogram`: as `routed_linear`, (m, b + 1) float64 -> as `histogram`.
+
+        Outputs are float32 or wider, also those of half precision, and need not be stored; additive over tokens.
+        """
         ...
 
     def gram(self, x: Array, labels: Array, k: int) -> tuple[Array, Array, Array]:

@@ -14,6 +14,7 @@ from scipy.special import ndtr, ndtri
 
 from wncore.errors import ShapeError
 from wncore.normal import Float
+from wncore.routing import routed_linear
 from wncore.wasserstein import as_outputs
 
 Counts = NDArray[np.int64]
@@ -76,6 +77,26 @@ def histogram(y: ArrayLike, edges: ArrayLike) -> tuple[Counts, Float, Float]:
     t = (columns - centre[:, None]) / unit[:, None]
     powers = np.stack([t.sum(1), (t**2).sum(1), (t**3).sum(1), (t**4).sum(1)], axis=1)
     return counts, sums, powers
+
+
+def linear_histogram(
+    x: ArrayLike, weights: ArrayLike, bias: ArrayLike | None, labels: ArrayLike, edges: ArrayLike
+) -> tuple[Counts, Float, Float]:
+    """Count the outputs of a linear layer, y_t = W[label_t] x_t + b, which nobody stores: `histogram` of them.
+
+    (n, d), (k, m, d), (m,) or None, (n,), (m, b + 1) -> counts (m, b + 2), sums (m, b + 2), powers (m, 4). The outputs
+    are float64, whatever dtype x has: none is rounded on its way into a bin. Additive over tokens.
+
+    >>> counts, sums, powers = linear_histogram([[1.0], [4.0]], [[[0.5]]], None, [0, 0], [[0.0, 1.0]])
+    >>> counts, sums
+    (array([[0, 1, 1]]), array([[0. , 0.5, 1. ]]))
+
+    Raises
+    ------
+    ShapeError
+        If x has no token.
+    """
+    return histogram(routed_linear(x, weights, bias, labels), edges)
 
 
 def centre_and_unit(edges: Float) -> tuple[Float, Float]:

@@ -2,6 +2,7 @@
 
 from typing import Any, ClassVar
 
+import ml_dtypes  # noqa: F401  gives NumPy the name bfloat16
 import numpy as np
 
 from wncore import clustering, difficulty, grams, histograms, routing, streaming, wasserstein
@@ -12,7 +13,7 @@ class NumpyBackend:
     """Plain NumPy in float64, written to be read."""
 
     name: ClassVar[str] = "numpy"
-    dtypes: ClassVar[tuple[str, ...]] = ("float64", "float32")
+    dtypes: ClassVar[tuple[str, ...]] = ("float64", "float32", "float16", "bfloat16")
 
     def asarray(self, x: Any, dtype: str) -> np.ndarray:
         """Keep NumPy arrays; floats become `dtype`, integers int64."""
@@ -25,6 +26,7 @@ class NumpyBackend:
 
     gaussian_distance = staticmethod(wasserstein.gaussian_distance)
     histogram = staticmethod(histograms.histogram)
+    linear_histogram = staticmethod(histograms.linear_histogram)
     distance_bounds = staticmethod(streaming.distance_bounds)
     mapping_difficulty = staticmethod(difficulty.mapping_difficulty)
     gram = staticmethod(grams.gram)

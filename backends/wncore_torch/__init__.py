@@ -1,6 +1,9 @@
 """The torch backend, for the CPU and CUDA devices; importing this module does not import torch."""
 
+import sys
 from contextlib import AbstractContextManager
+from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -57,6 +60,17 @@ class TorchBackend:
             return str(self.device)
         return f"{self.device} ({self.torch.cuda.get_device_name(self.device)})"
 
+    @property
+    def versions(self) -> dict[str, str]:
+        """What a certificate names beside wncore's own versions: CUDA, its driver, Triton."""
+        found = {"cuda": str(self.torch.version.cuda)} if self.device.type == "cuda" else {}
+        driver = Path("/sys/module/nvidia/version")
+        if found and driver.exists():
+            found["driver"] = driver.read_text().strip()
+        if "triton" in sys.modules:
+            found["triton"] = version("triton")
+        return found
+
     def asarray(self, x: Any, dtype: str) -> "Tensor":
         """Take an array, or a tensor, to the device; floats become `dtype`, integers int64."""
         torch = self.torch
@@ -95,6 +109,12 @@ class TorchBackend:
     def routed_linear(self, x: "Tensor", weights: "Tensor", bias: "Tensor | None", labels: "Tensor") -> "Tensor":
         with self._products():
             return self._run["routed_linear"](x, weights, bias, labels)
+
+    def linear_histogram(
+        self, x: "Tensor", weights: "Tensor", bias: "Tensor | None", labels: "Tensor", edges: "Tensor"
+    ) -> tuple["Tensor", "Tensor", "Tensor"]:
+        with self._products():
+            return self._run["linear_histogram"](x, weights, bias, labels, edges)
 
     def gram(self, x: "Tensor", labels: "Tensor", k: int) -> tuple["Tensor", "Tensor", "Tensor"]:
         with self._products():

@@ -1,5 +1,6 @@
 """Options that commands share, and the values they take."""
 
+import json
 import re
 from collections.abc import Callable
 from fnmatch import fnmatchcase
@@ -79,6 +80,24 @@ class Experts(click.ParamType):
         if len(set(map(int, parts))) < len(parts):
             self.fail(f"{value} names a number twice", param, ctx)
         return tuple(map(int, parts))
+
+
+class Setting(click.ParamType):
+    """An option of a constructor: kernels=plain, tf32=true, threads=8."""
+
+    name = "setting"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Any]:
+        """Read the name and the value: JSON if it is that, else a string."""
+        if isinstance(value, tuple):
+            return value
+        key, equals, text = value.partition("=")
+        if not equals or not key.isidentifier():
+            self.fail(f"{value!r} is no option; write NAME=VALUE, kernels=plain say", param, ctx)
+        try:
+            return key, json.loads(text, parse_constant=int)  # which refuses NaN and infinity
+        except ValueError:
+            return key, text
 
 
 def common(command: Callable) -> Callable:

@@ -1,7 +1,8 @@
 """Backends that are wrong in one way each, as one might be by mistake: the conformance suite must reject every one.
 
-One backend, `right.RightInFloat32`, is right in plain float32 without any trick: the suite must let it pass. Those that
-prune or solve wrongly do one of its `steps` otherwise.
+Two backends, `right.RightInFloat32` and `right.RightInHalf`, are right in plain float32 without any trick, the second
+on inputs of half precision: the suite must let them pass. Those that prune or solve wrongly do one of their `steps`
+otherwise.
 """
 
 from saboteurs import (
@@ -11,7 +12,9 @@ from saboteurs import (
     difficulty,
     distance,
     gram,
+    half,
     histogram,
+    linear_histogram,
     pruned_weights,
     pruned_zeros,
     resolving,
@@ -20,6 +23,19 @@ from saboteurs import (
 from saboteurs.base import Saboteur
 
 ALL = Saboteur.__subclasses__()
-MODULES = (bounds, clusters, difficulty, distance, gram, histogram, pruned_weights, pruned_zeros, resolving, routing)
+MODULES = (
+    bounds,
+    clusters,
+    difficulty,
+    distance,
+    gram,
+    half,
+    histogram,
+    linear_histogram,
+    pruned_weights,
+    pruned_zeros,
+    resolving,
+    routing,
+)
 
 __all__ = ["ALL", "MODULES", "conversions"]

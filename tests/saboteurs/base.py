@@ -5,3 +5,5 @@ from wncore.reference import NumpyBackend
 
 class Saboteur(NumpyBackend):
     """Right where a subclass does not say otherwise."""
+
+    dtypes = ("float64", "float32")

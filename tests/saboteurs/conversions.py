@@ -50,6 +50,9 @@ class RefusesEverything(Saboteur):
     def routed_linear(self, x, weights, bias, labels):
         self._refuse()
 
+    def linear_histogram(self, x, weights, bias, labels, edges):
+        self._refuse()
+
     def gram(self, x, labels, k):
         self._refuse()
 

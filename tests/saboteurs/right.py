@@ -1,9 +1,10 @@
-"""No saboteur: a backend that keeps float32 where the protocol allows it."""
+"""No saboteurs: backends that keep float32 where the protocol allows it."""
 
 import numpy as np
 from scipy.special import ndtr, ndtri
 
 from saboteurs.steps import Steps
+from wncore.histograms import histogram
 from wncore.normal import density
 from wncore.reference import NumpyBackend
 from wncore.wasserstein import gaussian_distance
@@ -32,10 +33,12 @@ def cells(z):
 class RightInFloat32(Steps, NumpyBackend):
     """Straightforward NumPy in the dtype of its input; of sums over tokens, those over a few."""
 
+    dtypes = ("float64", "float32")
+
     def gaussian_distance(self, y):
         if y.dtype == np.float64:
             return gaussian_distance(y)
-        return cells(standardised(y)).sum(axis=0).astype(np.float64)
+        return cells(standardised(y).astype(np.float64)).sum(axis=0)  # cells are smaller than roundings
 
     def mapping_difficulty(self, x, y, left, right):
         if len(left) < 2:
@@ -50,6 +53,21 @@ class RightInFloat32(Steps, NumpyBackend):
         for expert, weight in enumerate(weights):
             out[labels == expert] = x[labels == expert] @ weight.T
         return out if bias is None else out + bias
+
+    def histogram(self, y, edges):
+        """Keep heights in a bin as whole numbers of 51 bits, the bin being 2^51 wide, which add up exactly."""
+        counts, sums, powers = histogram(y, edges)
+        for k, edge in enumerate(edges):
+            place, width = np.searchsorted(edge, y[:, k]), np.diff(edge)
+            inside = (place > 0) & (place < len(edge))
+            place = place[inside] - 1
+            heights = np.rint((y[inside, k].astype(np.float64) - edge[place]) / width[place] * 2.0**51).astype(np.int64)
+            high, low = (np.bincount(place, part, len(width)) for part in (heights >> 25, heights & 2**25 - 1))
+            sums[k, 1:-1] = (high * 2.0**25 + low) * 2.0**-51 * width
+        return counts, sums, powers
+
+    def linear_histogram(self, x, weights, bias, labels, edges):
+        return self.histogram(self.routed_linear(x, weights, bias, labels), edges)
 
     def gram(self, x, labels, k):
         grams, sums = np.zeros((k, x.shape[1], x.shape[1])), np.zeros((k, x.shape[1]))
@@ -70,3 +88,42 @@ class RightInFloat32(Steps, NumpyBackend):
                 sums[c] += x[mine].sum(axis=0)
                 inertia[c] += squares[c, mine].sum()
         return labels, sums, np.bincount(labels, minlength=len(centroids)), inertia
+
+
+def wide(x):
+    """Half precision as float32, all else as it is."""
+    return x.astype(np.float32) if x is not None and x.dtype.itemsize == 2 else x
+
+
+class RightInHalf(RightInFloat32):
+    """The same on inputs of half precision: answers that keep their dtype are rounded once."""
+
+    dtypes = ("float16", "bfloat16")
+
+    def gaussian_distance(self, y):
+        return super().gaussian_distance(wide(y))
+
+    def histogram(self, y, edges):
+        return super().histogram(wide(y), edges)
+
+    def mapping_difficulty(self, x, y, left, right):
+        return super().mapping_difficulty(wide(x), wide(y), left, right)
+
+    def routed_linear(self, x, weights, bias, labels):
+        return super().routed_linear(wide(x), wide(weights), wide(bias), labels).astype(x.dtype)
+
+    def linear_histogram(self, x, weights, bias, labels, edges):
+        return super().linear_histogram(wide(x), wide(weights), wide(bias), labels, edges)
+
+    def gram(self, x, labels, k):
+        return super().gram(wide(x), labels, k)
+
+    def lloyd(self, x, centroids):
+        return super().lloyd(wide(x), wide(centroids))
+
+    def prune(self, w, h, spec):
+        weights, ridge, raised = super().prune(wide(w), h, spec)
+        return weights.astype(w.dtype), ridge, raised
+
+    def resolve(self, w, h, mask):
+        return super().resolve(wide(w), h, mask).astype(w.dtype)

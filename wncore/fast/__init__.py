@@ -19,15 +19,20 @@ from wncore.errors import InputError
 from wncore.fast import bounds, clusters, difficulty, distance, grams, histogram
 from wncore.fast.blocks import WIDTH
 from wncore.fast.pruning import least_squares, methods
+from wncore.fast.tiles import tiles
 from wncore.normal import quantile_cells
 from wncore.pruning.methods import PruneSpec
 from wncore.reference import NumpyBackend
+
+OUTPUTS = 2**24
+"""Outputs that are held at a time while they are counted: 64 MiB of float32."""
 
 
 class NumbaBackend(NumpyBackend):
     """Numba kernels and BLAS on `threads` cores (default: all that this process may use)."""
 
     name: ClassVar[str] = "numba"
+    dtypes: ClassVar[tuple[str, ...]] = ("float64", "float32")
 
     def __init__(self, threads: int | None = None) -> None:
         if threads is not None and threads < 1:
@@ -98,6 +103,18 @@ class NumbaBackend(NumpyBackend):
             if bias is not None:
                 out += bias
         return out
+
+    def linear_histogram(
+        self, x: np.ndarray, weights: np.ndarray, bias: Any, labels: np.ndarray, edges: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Count the outputs of a few thousand tokens at a time, while they are in the cache."""
+        m, bins = len(edges), edges.shape[1] - 1
+        counts, sums, powers = np.zeros((m, bins + 2), np.int64), np.zeros((m, bins + 2)), np.zeros((m, 4))
+        for tokens in tiles(len(x), max(histogram.CHUNK, OUTPUTS // max(m, 1))):
+            y = self.routed_linear(x[tokens], weights, bias, labels[tokens])
+            for total, part in zip((counts, sums, powers), self.histogram(y, edges), strict=True):
+                total += part
+        return counts, sums, powers
 
     def gram(self, x: np.ndarray, labels: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Let BLAS multiply a few thousand tokens in the input's dtype, and add those products in float64."""

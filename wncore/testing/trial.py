@@ -48,6 +48,34 @@ class Trial:
 
         return {name: convert(name, value) for name, value in arguments.items()}
 
+    def strided(self, contract: Contract, arguments: Arguments, dtype: str, transposed: bool) -> Arguments:
+        """Hand the arguments over inside of arrays of twice the length, between zeros, and cut them out natively.
+
+        The elements lie apart along the last axis; if transposed, along the first of what is then transposed. Skips the
+        test if the backend's arrays cannot be cut.
+        """
+
+        def widen(value: Any) -> Any:
+            if not isinstance(value, np.ndarray):
+                return value
+            if not transposed:
+                return np.stack([value, np.zeros_like(value)], axis=-1).reshape(*value.shape[:-1], -1)
+            value = value.T if value.ndim == 2 else value
+            return np.stack([value, np.zeros_like(value)], axis=1).reshape(-1, *value.shape[1:])
+
+        def cut(value: Any, given: Any) -> Any:
+            if not isinstance(given, np.ndarray):
+                return value
+            if not transposed:
+                return value[..., ::2]
+            return value[::2].T if given.ndim == 2 else value[::2]
+
+        native = self.native(contract, {name: widen(value) for name, value in arguments.items()}, dtype)
+        try:
+            return {name: cut(native[name], value) for name, value in arguments.items()}
+        except (TypeError, IndexError, AttributeError, NotImplementedError) as reason:
+            pytest.skip(f"arrays of {self.name} cannot be cut: {reason}")
+
     def call(self, contract: Contract, native: Arguments) -> Answers:
         """Call the operation and bring its answers home; skip the test if the backend declares that it cannot."""
         try:

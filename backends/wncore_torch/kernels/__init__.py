@@ -1,13 +1,27 @@
-"""Fused kernels, for operations that plain torch leaves far from what a GPU can do; each has a twin in `plain`.
+"""Fused kernels, for operations that plain torch leaves far from what a GPU can do; each has a twin of its name.
 
 A module of a kernel has a function by the operation's name, and `HOW`, which says for what the kernel runs and what
-takes its twin: the certificate shows it.
+takes the twin: the certificate shows it.
 """
 
+import os
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import torch
+
+from wncore.errors import BackendUnavailable
+
+TRITON = {
+    "gaussian_distance": "distance",
+    "distance_bounds": "bounds",
+    "lloyd": "clusters",
+    "prune": "pruning",
+}
+"""Operations whose kernels Triton compiles, or interprets on the CPU, and their modules."""
+CUDA = {"histogram": "histograms", "linear_histogram": "fused"}
+"""Operations whose kernels only a CUDA device can run."""
 
 
 def operations(device: torch.device) -> dict[str, tuple[Callable[..., Any], str]]:
@@ -15,7 +29,16 @@ def operations(device: torch.device) -> dict[str, tuple[Callable[..., Any], str]
 
     Raises
     ------
-    ImportError
-        If Triton, or what compiles CUDA, is missing.
+    BackendUnavailable
+        If Triton is missing, or the device is not CUDA and Triton is not told to interpret kernels.
     """
-    return {}
+    if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+        raise BackendUnavailable(f"fused kernels run on CUDA devices, not on {device.type!r}; take kernels='plain'")
+    modules = TRITON | (CUDA if device.type == "cuda" else {})
+    try:
+        found = {name: import_module(f"{__name__}.{module}") for name, module in modules.items()}
+    except ModuleNotFoundError as error:
+        raise BackendUnavailable(
+            f"fused kernels need {error.name!r}, which is missing: pip install {error.name}, or take kernels='plain'"
+        ) from error
+    return {name: (getattr(module, name), module.HOW) for name, module in found.items()}

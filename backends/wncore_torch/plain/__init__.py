@@ -11,8 +11,9 @@ from wncore_torch.plain.bounds import distance_bounds
 from wncore_torch.plain.clusters import lloyd
 from wncore_torch.plain.difficulty import mapping_difficulty
 from wncore_torch.plain.distance import gaussian_distance
+from wncore_torch.plain.fused import linear_histogram
 from wncore_torch.plain.grams import gram
-from wncore_torch.plain.histogram import histogram
+from wncore_torch.plain.histograms import histogram
 from wncore_torch.plain.routing import routed_linear
 from wncore_torch.pruning import prune, resolve
 
@@ -22,6 +23,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "distance_bounds": distance_bounds,
     "mapping_difficulty": mapping_difficulty,
     "routed_linear": routed_linear,
+    "linear_histogram": linear_histogram,
     "gram": gram,
     "lloyd": lloyd,
     "prune": prune,

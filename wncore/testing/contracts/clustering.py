@@ -9,7 +9,7 @@ from wncore.normal import Float
 from wncore.testing.contracts.contract import Answers, Arguments, Contract, Draw
 from wncore.testing.contracts.gram import terms_of
 from wncore.testing.contracts.values import FEW, choose_outputs, outputs, rounded
-from wncore.tolerance import only_if, share
+from wncore.tolerance import arithmetic, only_if, share
 
 PLACES = ("drawn", "duplicated", "far", "between", "on tokens")
 
@@ -48,7 +48,8 @@ def make(
         x[: len(one)] = (one + other) / 2 + beside * (one - other)
     if place == "on tokens":
         centroids[:tokens] = x[:clusters]
-    return {"x": rounded(x, dtype), "centroids": rounded(centroids, dtype)}
+    both = rounded(np.concatenate([centroids, x]), dtype)
+    return {"x": both[clusters:], "centroids": both[:clusters]}
 
 
 def judge(answers: Answers, arguments: Arguments, dtype: str) -> dict[str, float]:
@@ -56,7 +57,7 @@ def judge(answers: Answers, arguments: Arguments, dtype: str) -> dict[str, float
 
     The sums are judged as those of `gram`; inertias as sums of squares, which cancel nothing.
     """
-    labels, (x, centroids) = answers[0], arguments.values()
+    labels, (x, centroids), dtype = answers[0], arguments.values(), arithmetic(dtype)
     k, r = centroids.shape
     if np.any((labels < 0) | (labels >= k)):
         return {"labels": np.inf}
@@ -111,4 +112,5 @@ CONTRACT = Contract(
     kinds=("int64", "float64", "int64", "float64"),
     tokens={"x": 0},
     by_token=frozenset({0}),
+    large={"neurons": 3, "clusters": 4},
 )

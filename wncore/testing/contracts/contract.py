@@ -13,6 +13,7 @@ Arguments = dict[str, Any]
 Answers = tuple[NDArray, ...]
 
 SIZES = [(1, 1), (2, 2), (31, 15), (33, 16), (255, 17), (64, 63), (65, 64), (2, 65), (8191, 1), (8192, 2), (8193, 1)]
+SIZES += [(127, 3), (128, 1), (129, 2), (1023, 2), (1024, 3), (1025, 1), (3, 127), (5, 128), (129, 129)]
 """Tokens and neurons on both sides of the edges of blocks."""
 
 
@@ -44,6 +45,8 @@ class Contract:
     """Arguments that are float64 whatever the dtype of the others."""
     dtypes: tuple[str, ...] = ()
     """The dtypes that its arguments can have, if not the backend's."""
+    large: Mapping[str, Any] | None = None
+    """Choices that are tried with a million tokens; None if tokens make nothing larger."""
 
     def __repr__(self) -> str:
         return f"<contract of {self.operation}>"

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from wncore.difficulty import mapping_difficulty
 from wncore.testing.contracts.contract import Answers, Arguments, Contract, Draw
 from wncore.testing.contracts.values import FEW, NEURONS, choose_kind, numbers, outputs, rounded
-from wncore.tolerance import share
+from wncore.tolerance import arithmetic, share
 
 PAIRS = st.integers(0, 5) | st.sampled_from([15, 16, 17, 63, 64, 127, 128])
 MANY_PAIRS = PAIRS | st.sampled_from([1024, 4095])
@@ -56,7 +56,7 @@ def judge(answers: Answers, arguments: Arguments, dtype: str) -> dict[str, float
     """Allow roundings relative to the answer: a difference of two given numbers loses no digits."""
     want = mapping_difficulty(**arguments)
     terms = len(arguments["left"]) + arguments["x"].shape[1]
-    return {"difficulty": share(answers[0], want, dtype, terms, want)}
+    return {"difficulty": share(answers[0], want, arithmetic(dtype), terms, want)}
 
 
 CONTRACT = Contract(
@@ -68,4 +68,5 @@ CONTRACT = Contract(
     shapes=lambda arguments: [arguments["y"].shape[1:]],
     kinds=("float64",),
     neurons={"y": 1},
+    large={"neurons": 2},
 )

@@ -6,7 +6,7 @@ import numpy as np
 
 from wncore.testing.contracts.contract import Answers, Arguments, Contract, Draw
 from wncore.testing.contracts.values import SCALES, choose_outputs, outputs
-from wncore.tolerance import share
+from wncore.tolerance import arithmetic, share
 from wncore.wasserstein import gaussian_distance
 
 
@@ -28,7 +28,7 @@ def judge(answers: Answers, arguments: Arguments, dtype: str) -> dict[str, float
     mean, std = np.abs(y.mean(axis=0)), y.std(axis=0)
     constant = (y == y[0]).all(axis=0)
     scale = np.where(constant, 0.0, 1 + mean / np.where(constant, 1.0, std))
-    return {"distance": share(answers[0], gaussian_distance(arguments["y"]), dtype, len(y), scale)}
+    return {"distance": share(answers[0], gaussian_distance(arguments["y"]), arithmetic(dtype), len(y), scale)}
 
 
 CONTRACT = Contract(
@@ -40,4 +40,5 @@ CONTRACT = Contract(
     shapes=lambda arguments: [arguments["y"].shape[1:]],
     kinds=("float64",),
     neurons={"y": 1},
+    large={"neurons": 2},
 )

@@ -1,4 +1,7 @@
-"""The contract of `gram`: float64 sums, of which each may round as a product of matrices in the dtype of x does."""
+"""The contract of `gram`: float64 sums, of which each may round as a product of matrices in the dtype of x does.
+
+Products of half precision are added up in float32.
+"""
 
 from typing import Any
 
@@ -9,7 +12,7 @@ from numpy.typing import NDArray
 from wncore.grams import gram
 from wncore.testing.contracts.contract import Answers, Arguments, Contract, Draw
 from wncore.testing.contracts.values import FEW, choose_outputs, outputs
-from wncore.tolerance import only_if, share
+from wncore.tolerance import arithmetic, only_if, share
 
 
 def choose(draw: Draw, dtype: str) -> dict[str, Any]:
@@ -45,6 +48,7 @@ def terms_of(counts: NDArray[np.int64], dtype: str) -> NDArray[np.int64]:
 def judge(answers: Answers, arguments: Arguments, dtype: str) -> dict[str, float]:
     """Ask for equal counts, and allow each sum roundings relative to the sum of absolute terms."""
     grams, sums, counts = gram(**arguments)
+    dtype = arithmetic(dtype)
     grams_of_sizes, sums_of_sizes, _ = gram(np.abs(arguments["x"]), arguments["labels"], arguments["k"])
     terms = terms_of(counts, dtype)
     return {
@@ -76,4 +80,5 @@ CONTRACT = Contract(
     shapes=shapes,
     kinds=("float64", "float64", "int64"),
     tokens={"x": 0, "labels": 0},
+    large={"neurons": 3},
 )

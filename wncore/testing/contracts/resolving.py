@@ -11,10 +11,10 @@ from wncore.pruning.damping import damp
 from wncore.testing.contracts.contract import Answers, Arguments, Contract, Draw
 from wncore.testing.contracts.layers import INPUTS, choose_layer, grams, weights
 from wncore.testing.contracts.values import FEW, NEURONS
-from wncore.tolerance import UNIT, only_if, share
+from wncore.tolerance import UNIT, arithmetic, one_rounding, only_if, share
 
 TINY = 1e3
-"""The smallest ridge, in units of the dtype's rounding: a solver needs a few times as many as there are inputs."""
+"""The smallest ridge, in units of the arithmetic's rounding: a solver needs a few times as many as there are inputs."""
 
 
 def choose(draw: Draw, dtype: str) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def make(
 ) -> Arguments:
     """Build weights, positive definite matrices, and masks whose first row keeps all and whose last keeps nothing."""
     w = weights(rng, dtype, (experts, neurons, inputs), weights_kind)
-    ridge = max(ridge, TINY * UNIT[dtype])
+    ridge = max(ridge, TINY * UNIT[arithmetic(dtype)])
     h = [damp(one, ridge).h for one in grams(rng, dtype, tokens, inputs, experts, inputs_kind, scale)]
     mask = rng.random(w.shape) >= zeros
     if neurons > 1:
@@ -56,12 +56,13 @@ def normal_equations(got: Float, w: Float, h: Float, where: NDArray[np.bool_], d
     """Return the share used by (W'-W) H, which is zero at the kept weights of a least-squares solution.
 
     A solver that is backward stable leaves it relative to sum_l (|w'_l| + |w_l|) sqrt(H_ll H_jj), whatever the
-    condition of H (Higham 2002, Accuracy and Stability of Numerical Algorithms, theorem 10.4).
+    condition of H (Higham 2002, Accuracy and Stability of Numerical Algorithms, theorem 10.4). Half precision adds
+    what its one rounding of each w'_l leaves.
     """
     unit = np.sqrt(h.diagonal())
     scale = ((np.abs(got) + np.abs(w)) @ unit)[:, None] * unit
     left = np.where(where, (got - w) @ h, 0.0)
-    return share(left, np.zeros_like(left), dtype, len(h), scale)
+    return share(left, np.zeros_like(left), arithmetic(dtype), len(h), scale, one_rounding(got, dtype) @ np.abs(h))
 
 
 def judge(answers: Answers, arguments: Arguments, dtype: str) -> dict[str, float]:

@@ -5,6 +5,7 @@ Hypothesis draws sizes and kinds, so that it can name and shrink them; the numbe
 
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -40,8 +41,17 @@ def numbers(rng: np.random.Generator, shape: tuple[int, ...], kind: str) -> Floa
 
 
 def rounded(x: NDArray, dtype: str) -> Float:
-    """Round to a dtype, seen in float64: definition and backend get the same numbers."""
-    return x.astype(dtype).astype(np.float64)
+    """Round to a dtype, seen in float64: definition and backend get the same numbers.
+
+    Numbers that would leave its range (that of float16 ends at 65504) are made smaller, all by one power of two.
+    """
+    return (x * power_into(float(ml_dtypes.finfo(dtype).max), x)).astype(dtype).astype(np.float64)
+
+
+def power_into(largest: float, x: NDArray) -> float:
+    """Return 1, or the power of two that brings all of x below half the largest number."""
+    size = float(np.abs(x).max(initial=0))
+    return 1.0 if size <= largest / 2 else 2.0 ** np.floor(np.log2(largest / 2 / size))
 
 
 def choose_outputs(draw: Draw, dtype: str, scales: tuple[float, ...] = SCALES) -> dict[str, Any]:

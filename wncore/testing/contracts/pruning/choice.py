@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from wncore.normal import Float
 from wncore.pruning.cells import select_span
 from wncore.testing.contracts.pruning.pruned import Pruned
-from wncore.tolerance import share
+from wncore.tolerance import arithmetic, share
 
 
 class Choice:
@@ -30,5 +30,8 @@ class Choice:
         least = np.sqrt(total(np.where(select_span(costs, counts), 0.0, costs)))
         paid = np.sqrt(total(np.where(mask, 0.0, costs)))
         scale = np.sqrt(total(case.reach**2)) if case.spec.method == "sparsegpt" else least
-        self.used = max(self.used, share(np.maximum(paid, least), least, case.dtype, len(case.h), scale))
+        replayed = case.spec.method == "sparsegpt" and case.spec.bits  # from what the answer stores
+        spared = np.sqrt(total(case.carried**2)) if replayed else 0.0
+        paid, dtype = np.maximum(paid, least), arithmetic(case.dtype)
+        self.used = max(self.used, share(paid, least, dtype, len(case.h), scale, spared))
         return mask

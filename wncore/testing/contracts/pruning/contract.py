@@ -15,12 +15,14 @@ from wncore.testing.contracts.layers import WEIGHTS, choose_layer, grams, weight
 from wncore.testing.contracts.pruning.matrix import judge_matrix
 from wncore.testing.contracts.pruning.pruned import Pruned
 from wncore.testing.contracts.values import FEW
-from wncore.tolerance import UNIT, share
+from wncore.tolerance import UNIT, arithmetic, share
 
 BY_NEURON = "by neuron"
 SHARES = ["0.5", "0", "1", "0.29", "0.7", "0.01", "0.95"]
 TYPED = ["2:4", "1:2", "3:5", "1:16", "4:4", "2:64"]
 RIDGE = st.sampled_from([0.01, 0.0, 1e-3, 0.3])
+VISIBLE = 1e-3
+"""The smallest ridge in float16: a weight that another makes up for comes to about the ridge, and 1e-8 rounds to 0."""
 FINISHES = ("re-solved", "as found", "rounded")
 
 
@@ -73,6 +75,8 @@ def make(
             return parse_pattern(text)
         return Unstructured(tuple(rng.choice([0.0, 0.29, 0.5, 1.0], neurons).tolist()))
 
+    if dtype == "float16":
+        ridge = tuple(max(one, VISIBLE) for one in ridge) if isinstance(ridge, tuple) else max(ridge, VISIBLE)
     return {
         "w": weights(rng, dtype, (experts, neurons, inputs), weights_kind),
         "h": grams(rng, dtype, tokens, inputs, experts, inputs_kind, scale),
@@ -103,14 +107,14 @@ def judge_ridge(ridge: float, raised: int, h: Float, asked: float, damping: Damp
     """Ask for a rung of the ladder between that which float64 needs and that which the dtype needs.
 
     A matrix that is barely positive definite may be taken either way: a factor of 8 allows for it, where the rungs are
-    ten apart. Nothing coarser than float32 can factorise.
+    ten apart.
     """
-    units = UNIT["float64"] / 8, 8 * min(UNIT[dtype], UNIT["float32"])
+    units = UNIT["float64"] / 8, 8 * UNIT[arithmetic(dtype)]
     lowest, highest = (damp(h, asked, damping, unit).raised for unit in units)
     if not lowest <= raised <= highest:
         return np.inf
     rung = ladder(asked, int(raised))
-    return share(ridge, rung, dtype, 1, rung)
+    return share(ridge, rung, arithmetic(dtype), 1, rung)
 
 
 METHODS_AND_FINISHES = [

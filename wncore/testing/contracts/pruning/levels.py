@@ -7,7 +7,7 @@ from wncore.normal import Float
 from wncore.pruning.quantisation import quantisation_grid
 from wncore.pruning.sweep import inverse_factor
 from wncore.testing.contracts.pruning.pruned import Pruned
-from wncore.tolerance import budget, share
+from wncore.tolerance import arithmetic, budget, one_rounding, share
 
 
 class Levels:
@@ -37,7 +37,8 @@ class Levels:
     def _judge(self, group: slice) -> None:
         """Judge the columns that share a grid; note the zeros that are no levels, so must have been pruned."""
         case, d = self.case, len(self.case.h)
-        got, stray = case.got[:, group], case.reach / case.unit[group]
+        got, stray, dtype = case.got[:, group], case.reach / case.unit[group], arithmetic(case.dtype)
+        stored, carried = one_rounding(got, case.dtype), case.carried / case.unit[group]
         seen = self.before(group.start)[:, group]
         low, high = np.minimum(seen.min(axis=1), 0.0)[:, None], np.maximum(seen.max(axis=1), 0.0)[:, None]
         step = quantisation_grid(seen, self.bits)[0][:, None]
@@ -45,7 +46,8 @@ class Levels:
         # within half a step of it, as any other.
         wanted = np.clip(got + self.errors[:, group] * self.u.diagonal()[group], low, high)
         beyond = np.maximum(np.abs(got - wanted) - step / 2, 0.0)
-        on_grid = share(got, np.round(got / step) * step, case.dtype, d, stray if group.start else high - low)
-        nearest = share(np.where(got == 0, 0.0, beyond), np.zeros_like(got), case.dtype, d, stray)
+        moved = (stray, stored + carried) if group.start else (high - low, stored)
+        on_grid = share(got, np.round(got / step) * step, dtype, d, *moved)
+        nearest = share(np.where(got == 0, 0.0, beyond), np.zeros_like(got), dtype, d, stray, stored + carried)
         self.used = max(self.used, on_grid, nearest)
-        self.forced[:, group] = (got == 0) & (beyond > budget(case.dtype, d, stray))
+        self.forced[:, group] = (got == 0) & (beyond > budget(dtype, d, stray) + stored + carried)

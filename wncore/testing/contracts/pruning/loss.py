@@ -14,7 +14,7 @@ from wncore.normal import Float
 from wncore.pruning.loss import neuron_losses
 from wncore.pruning.methods import prune_matrix
 from wncore.testing.contracts.pruning.pruned import Pruned
-from wncore.tolerance import budget
+from wncore.tolerance import arithmetic, budget, one_rounding
 
 LOSS = 0.01
 """How much more the root of the loss may be, relative to the definition's."""
@@ -30,9 +30,10 @@ def judge_loss(case: Pruned) -> float:
     lost = loss(case, case.got)
     sizes = np.linalg.norm((np.abs(case.w) + np.abs(case.got)) @ case.unit)
     power = 1.0 if case.spec.method == "obs" or case.spec.bits else 0.5
-    rounding = float(budget(case.dtype, d, sizes * case.condition**power))
+    rounding = float(budget(arithmetic(case.dtype), d, sizes * case.condition**power))
+    rounding += float(np.linalg.norm(one_rounding(case.got, case.dtype) @ case.unit))
     used = np.inf
-    for size in [0.0] + [float(budget(case.dtype, d, 1.0))] * TRIES:
+    for size in [0.0] + [float(budget(arithmetic(case.dtype), d, 1.0))] * TRIES:
         near = case.w * (1 + size * rng.standard_normal(case.w.shape))
         want = loss(case, prune_matrix(near, case.damped, case.h, case.cells, case.spec))
         with np.errstate(divide="ignore"):

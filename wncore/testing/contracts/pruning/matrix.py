@@ -20,7 +20,7 @@ from wncore.testing.contracts.pruning.levels import Levels
 from wncore.testing.contracts.pruning.loss import judge_loss
 from wncore.testing.contracts.pruning.pruned import Pruned
 from wncore.testing.contracts.resolving import normal_equations
-from wncore.tolerance import only_if, share
+from wncore.tolerance import arithmetic, one_rounding, only_if, share
 
 
 def judge_matrix(case: Pruned) -> dict[str, float]:
@@ -70,6 +70,7 @@ def judge_weights(case: Pruned, want: Float) -> float:
     if case.spec.method == "obs":  # its inverses lose as many digits as the condition has
         return normal_equations(case.got, case.w, case.damped.h, kept, case.dtype) / case.condition
     if case.spec.method == "sparsegpt":
-        return share(case.got, want, case.dtype, len(case.h), case.reach / case.unit)
+        stored = one_rounding(case.got, case.dtype)
+        return share(case.got, want, arithmetic(case.dtype), len(case.h), case.reach / case.unit, stored)
     stay = kept & (case.damped.dead | (case.spec.method != "admm"))
     return only_if(np.array_equal(case.got[stay], case.w[stay]))

@@ -9,6 +9,7 @@ from wncore.normal import Float
 from wncore.pruning.cells import Cells
 from wncore.pruning.damping import Damped
 from wncore.pruning.methods import PruneSpec
+from wncore.tolerance import one_rounding
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,3 +38,9 @@ class Pruned:
     def reach(self) -> Float:
         """What the rounding of a row's scaled weights is relative to, where the condition matters (m, 1)."""
         return self.condition * np.linalg.norm(self.w * self.unit, axis=1, keepdims=True)
+
+    @cached_property
+    def carried(self) -> Float:
+        """How far the rounding of a row's weights to half precision carries, where the condition matters (m, 1)."""
+        stored = one_rounding(self.got, self.dtype) * self.unit
+        return self.condition * np.linalg.norm(stored, axis=1, keepdims=True)

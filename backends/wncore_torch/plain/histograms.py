@@ -13,7 +13,7 @@ def histogram(y: Tensor, edges: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def _count(rows: Tensor, edges: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     n, bins = rows.shape[1], edges.shape[1] - 1
-    rows = rows.sort(dim=1).values.double()
+    rows, edges = rows.sort(dim=1).values.double(), edges.contiguous()
     place = torch.searchsorted(rows, edges, right=True)  # how many outputs are <= the edge
     counts = torch.diff(place, dim=1, prepend=place[:, :1] * 0, append=place[:, :1] * 0 + n)
     left = torch.cat([edges[:, :1], edges], dim=1)

@@ -1,6 +1,6 @@
 """Timings on a CUDA GPU, as ratios against named peers measured in the same run: python benchmarks/gpu.py [PART ...].
 
-Parts: distances, scores_of_inputs, pruning, clusters, routing; all by default. Medians of several runs, measured by
+Parts: distances, scores_of_inputs, pruning, clusters, routing, others; all by default. Medians of runs, measured by
 events of the device after a warm-up. Beside each stands the physical limit, measured in the same run: bytes at the rate
 of a large copy, operations at that of a large product in the same precision. The memory that an operation takes beside
 its arguments is the peak of torch's allocator. Results: docs/benchmarks.md.
@@ -149,8 +149,23 @@ def clusters() -> None:
     native, centroids, read = FUSED.asarray(x, "float32"), FUSED.asarray(x[:k], "float32"), x.nbytes / copy_rate()
     row(f"a Lloyd step, {n} x {r}, k = {k}", lambda: FUSED.lloyd(native, centroids), 20, one_read=read)
     steps: list[int] = []
-    row("k-means, 10 restarts", lambda: steps.append(kmeans(native, k, FUSED, restarts=10).iterations), 3, goal=0.1)
+    row("k-means, 10 restarts", lambda: steps.append(kmeans(x, k, FUSED, restarts=10).iterations), 3, goal=0.1)
     print(f"the best start took {steps[-1]} steps")
+
+
+def others() -> None:
+    """What has no kernel: its time, and the memory that it takes."""
+    n, d, m = 65_536, 4_096, 4_096
+    x, y = (torch.randn(n, width, device=DEVICE) for width in (d, m))
+    left, right = torch.randint(n, (2, 50_000), device=DEVICE)
+    row(f"mapping difficulty, {m:,} neurons, 50,000 pairs", lambda: FUSED.mapping_difficulty(x, y, left, right), 3)
+    nobody, labels = torch.zeros(n, dtype=torch.int64, device=DEVICE), torch.randint(16, (n,), device=DEVICE)
+    for kind in (torch.float32, torch.bfloat16):
+        tokens, operations = x.to(kind), 2 * n * d * d
+        alone, pace = operations / product_rate(kind), (operations / 1e12, "TFLOP/s")
+        name = str(kind).removeprefix("torch.")
+        row(f"Gram matrix, {n:,} x {d:,}, {name}", lambda: FUSED.gram(tokens, nobody, 1), 3, pace, one_product=alone)  # noqa: B023
+        row("... of 16 clusters", lambda: FUSED.gram(tokens, labels, 16), 3, pace, one_product=alone)  # noqa: B023
 
 
 def routing() -> None:
@@ -173,7 +188,7 @@ def routing() -> None:
 
 
 def main() -> None:
-    parts = {work.__name__: work for work in (distances, scores_of_inputs, pruning, clusters, routing)}
+    parts = {work.__name__: work for work in (distances, scores_of_inputs, pruning, clusters, routing, others)}
     print(f"{FUSED.device_name}, torch {torch.__version__}; medians; memory is beside the arguments\n")
     for name in sys.argv[1:] or parts:
         parts[name]()

@@ -4,11 +4,15 @@ Sources: Lloyd 1982, doi:10.1109/TIT.1982.1056489; Arthur & Vassilvitskii 2007, 
 seeding" (the greedy variant, which draws several candidates for each centroid and keeps the best).
 """
 
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import log
+from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from threadpoolctl import threadpool_limits
 
 from wncore.backend import Array, Backend
 from wncore.errors import InputError
@@ -17,6 +21,8 @@ from wncore.normal import Float
 
 SEEDING = 2**14
 """Points, drawn at random, among which centroids are seeded."""
+TOGETHER = 2**22
+"""Points times starts that go on side by side: 32 MiB of labels."""
 BETTER = 1e-6
 """Share of the inertia that a later start must save to be kept: rounding must not choose between two that are equal."""
 
@@ -82,16 +88,35 @@ def kmeans(
         raise InputError(f"{len(x)} tokens form 1 to {len(x)} clusters; got {k}")
     if restarts < 1 or iterations < 1:
         raise InputError(f"k-means takes at least 1 restart and 1 iteration; got {restarts} and {iterations}")
-    native, enough = backend.asarray(x, str(x.dtype)), tolerance * float(x.var(axis=0, dtype=np.float64).mean())
+    native = backend.asarray(x, str(x.dtype))
+    enough = tolerance * _variance(x, native, backend)
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(getattr(backend, "threads", None)) as pool:
+        starts = list(pool.map(lambda restart: _Start.of(x, k, seed, restart), range(restarts if k > 1 else 1)))
     best: Clusters | None = None
-    for restart in range(restarts if k > 1 else 1):
-        rng = np.random.default_rng([seed, restart])
-        sample = x if len(x) <= SEEDING else x[rng.choice(len(x), SEEDING, replace=False)]
-        found = _descend(native, seed_centroids(sample, k, rng), backend, rng, iterations, enough, x.dtype, tick)
-        if best is None or found.inertia < (1 - BETTER) * best.inertia:
-            best = found
+    together = max(1, TOGETHER // len(x))
+    for first in range(0, len(starts), together):
+        for found in _descend(native, starts[first : first + together], backend, iterations, enough, x.dtype, tick):
+            if best is None or found.inertia < (1 - BETTER) * best.inertia:
+                best = found
     assert best is not None
     return best
+
+
+@dataclass(eq=False)
+class _Start:
+    """One of several starts, on its way."""
+
+    rng: np.random.Generator
+    centroids: Float
+    moved: float = np.inf
+    steps: int = 0
+
+    @classmethod
+    def of(cls, x: NDArray, k: int, seed: int, restart: int) -> Self:
+        """Draw the seeds of a start."""
+        rng = np.random.default_rng([seed, restart])
+        sample = x if len(x) <= SEEDING else x[rng.choice(len(x), SEEDING, replace=False)]
+        return cls(rng, seed_centroids(sample, k, rng))
 
 
 def seed_centroids(x: ArrayLike, k: int, rng: np.random.Generator) -> Float:
@@ -99,55 +124,75 @@ def seed_centroids(x: ArrayLike, k: int, rng: np.random.Generator) -> Float:
 
     Each is the best of 2 + log k candidates, drawn in proportion to the squared distance to those drawn before.
     """
-    points = np.asarray(x, np.float64)
-    points = points - points.mean(axis=0)
+    points = np.asarray(x)
+    wide = np.result_type(points.dtype, np.float32)  # the time goes into reading the points
+    points = points.astype(wide) - points.mean(axis=0, dtype=np.float64).astype(wide)
     squares, trials = np.square(points).sum(axis=1), 2 + int(log(k))
     chosen = [int(rng.integers(len(points)))]
     nearest = _gaps(points, squares, chosen)[0]
     while len(chosen) < k:
-        weights = np.cumsum(nearest)
+        weights = np.cumsum(nearest, dtype=np.float64)
         candidates = np.searchsorted(weights, rng.random(trials) * weights[-1], side="right")
         candidates = np.minimum(candidates, len(points) - 1)  # once every different point has been drawn, say
         gaps = np.minimum(nearest, _gaps(points, squares, candidates))
-        best = int(gaps.sum(axis=1).argmin())
+        best = int(gaps.sum(axis=1, dtype=np.float64).argmin())
         chosen.append(int(candidates[best]))
         nearest = gaps[best]
     return np.asarray(x, np.float64)[chosen]
 
 
-def _gaps(points: Float, squares: Float, chosen: NDArray[np.int64] | list[int]) -> Float:
+def _gaps(points: NDArray, squares: NDArray, chosen: NDArray[np.int64] | list[int]) -> NDArray:
     """Return the squared distances of all points to some of them: (c, n)."""
-    gaps = squares[chosen][:, None] - 2 * points[chosen] @ points.T + squares
-    return np.maximum(gaps, 0.0)
+    gaps = (-2 * points[chosen]) @ points.T
+    gaps += squares[chosen][:, None]
+    gaps += squares
+    return np.maximum(gaps, 0.0, out=gaps)
+
+
+def _variance(x: NDArray, native: Array, backend: Backend) -> float:
+    """Return the mean variance of a dimension: the inertia of all points as one cluster, by the parallel axes."""
+    (n, r), dtype = x.shape, str(x.dtype)
+    mean = backend.to_numpy(backend.lloyd(native, backend.asarray(x[:1], dtype))[1]) / n
+    centre = mean.astype(x.dtype)
+    inertia = backend.to_numpy(backend.lloyd(native, backend.asarray(centre, dtype))[3])
+    return max(0.0, float(inertia.sum()) / n - float(np.square(mean - centre).sum())) / r
 
 
 def _descend(
     x: Array,
-    centroids: Float,
+    starts: list[_Start],
     backend: Backend,
-    rng: np.random.Generator,
     iterations: int,
     enough: float,
     dtype: np.dtype,
     tick: Tick,
-) -> Clusters:
-    """Move each centroid to the mean of its points, until they hardly move any more."""
-    done, moved = 0, np.inf
-    while done < iterations and moved > enough:
-        labels, sums, counts, inertia = map(backend.to_numpy, backend.lloyd(x, backend.asarray(centroids, str(dtype))))
-        means = sums / np.maximum(counts, 1)[:, None]
-        _fill_empty(x, means, labels, counts, inertia, backend, rng)
-        moved, done, centroids = float(np.square(means - centroids).sum()), done + 1, means
+) -> Iterator[Clusters]:
+    """Move each centroid to the mean of its points, until they hardly move any more.
+
+    All starts take a step before the first of them is looked at, so that a device need not wait for the host.
+    """
+    while moving := [start for start in starts if start.moved > enough and start.steps < iterations]:
+        found = [backend.lloyd(x, backend.asarray(start.centroids, str(dtype))) for start in moving]
+        for start, (labels, *totals) in zip(moving, found, strict=True):
+            sums, counts, inertia = map(backend.to_numpy, totals)
+            means = sums / np.maximum(counts, 1)[:, None]
+            _fill_empty(x, means, labels, counts, inertia, backend, start.rng)
+            start.moved, start.centroids = float(np.square(means - start.centroids).sum()), means
+            start.steps += 1
         tick(0)
-    kept = centroids.astype(dtype)
-    labels, _, counts, inertia = map(backend.to_numpy, backend.lloyd(x, backend.asarray(kept, str(dtype))))
-    return Clusters(kept, labels, counts, float(inertia.sum()), done)
+    for start in starts:
+        kept = start.centroids.astype(dtype)
+        labels, _, counts, inertia = map(backend.to_numpy, backend.lloyd(x, backend.asarray(kept, str(dtype))))
+        yield Clusters(kept, labels, counts, float(inertia.sum()), start.steps)
 
 
 def _fill_empty(
-    x: Array, means: Float, labels: NDArray, counts: NDArray, inertia: Float, backend: Backend, rng: np.random.Generator
+    x: Array, means: Float, labels: Array, counts: NDArray, inertia: Float, backend: Backend, rng: np.random.Generator
 ) -> None:
     """Give each empty cluster a point of one of the widest clusters: the inertia can only fall."""
+    if counts.all():
+        return
+    labels = backend.to_numpy(labels)  # as long as the points, and needed only here
     widest = np.argsort(-inertia, kind="stable")
     for empty, wide in zip(np.flatnonzero(counts == 0), widest, strict=False):
         if inertia[wide] > 0:

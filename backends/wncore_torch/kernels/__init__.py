@@ -16,11 +16,11 @@ from wncore.errors import BackendUnavailable
 TRITON = {
     "gaussian_distance": "distance",
     "distance_bounds": "bounds",
-    "lloyd": "clusters",
+    "routed_linear": "routing",
     "prune": "pruning",
 }
 """Operations whose kernels Triton compiles, or interprets on the CPU, and their modules."""
-CUDA = {"histogram": "histograms", "linear_histogram": "fused"}
+CUDA = {"histogram": "histograms", "linear_histogram": "fused", "lloyd": "clusters"}
 """Operations whose kernels only a CUDA device can run."""
 
 
@@ -30,10 +30,14 @@ def operations(device: torch.device) -> dict[str, tuple[Callable[..., Any], str]
     Raises
     ------
     BackendUnavailable
-        If Triton is missing, or the device is not CUDA and Triton is not told to interpret kernels.
+        If Triton is missing, torch is too old, or the device is not CUDA and Triton is not told to interpret kernels.
     """
     if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
         raise BackendUnavailable(f"fused kernels run on CUDA devices, not on {device.type!r}; take kernels='plain'")
+    if device.type == "cuda" and not hasattr(torch.cuda, "_compile_kernel"):
+        raise BackendUnavailable(
+            f"fused kernels need torch 2.8 or newer, not {torch.__version__}; take kernels='plain'"
+        )
     modules = TRITON | (CUDA if device.type == "cuda" else {})
     try:
         found = {name: import_module(f"{__name__}.{module}") for name, module in modules.items()}

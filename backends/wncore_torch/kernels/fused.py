@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor
 
-from wncore_torch.kernels.histograms import HOW, State
+from wncore_torch.kernels.histograms import State
 from wncore_torch.plain.fused import linear_histogram as plain_histogram
 from wncore_torch.plain.fused import runs
 from wncore_torch.precision import product
 
-__all__ = ["HOW", "linear_histogram"]
+HOW = "torch's products, then CUDA; more bins than fit into shared memory in plain torch"
 BUFFER = 2**27
 """Outputs at a time: 512 MiB of float32."""
 NEURONS = 2**12
@@ -28,7 +28,7 @@ def linear_histogram(
     size = max(1, BUFFER // width)
     for first in range(0, m, width):
         block = slice(first, first + width)
-        shift = None if bias is None else bias[block].double()
+        shift = None if bias is None else bias[block].double().contiguous()
         state = State.of(edges[block], min(n, size))
         if state is None:
             return plain_histogram(x, weights, bias, labels, edges)

@@ -5,7 +5,7 @@
 // the bin's width, in three limbs of 17 bits: sums of up to 2^15 of them fit into 32 bits, whatever the order. The
 // tails, which have no width, and the powers are summed thread by thread, then over threads in a fixed order.
 //
-// Compiled with VALUE (unsigned short, float or double: how a number is stored), READ(v) -> double, THREADS, NEURONS (a
+// Compiled with VALUE (unsigned short, float or double: how a number is stored), READ(v), THREADS, NEURONS (a
 // power of 2), and CELLS: a neuron's guide table has so many cells, which divide the middle of its edges evenly and know
 // the first edge in each. All is added to what counts, sums and powers hold.
 
@@ -14,9 +14,6 @@
 #define ROUND 32000  // tokens of a neuron between two emptyings of the limbs
 #define AHEAD 8      // reads that are under way at once
 #define LANES (THREADS / NEURONS)
-
-typedef unsigned long long u64;
-typedef long long i64;
 
 // 2^51 over the power of two above the width, and what one unit of such a height is worth
 __device__ double fine(double width) {
@@ -78,7 +75,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) histogram(
         for (int token = lane; token < tokens && column < m; token += AHEAD * LANES, next += AHEAD * step) {
             double read[AHEAD];
 #pragma unroll
-            for (int k = 0; k < AHEAD; k++) read[k] = token + k * LANES < tokens ? READ(next[k * step]) : 0.0;
+            for (int k = 0; k < AHEAD; k++) read[k] = token + k * LANES < tokens ? (double)READ(next[k * step]) : 0.0;
 #pragma unroll
             for (int k = 0; k < AHEAD; k++) {
                 if (token + k * LANES >= tokens) break;

@@ -1,31 +1,16 @@
-"""Histograms in CUDA C++ (histogram.cu says how), compiled at first use by the compiler that torch brings along."""
+"""Histograms in CUDA C++; histogram.cu says how."""
 
 from dataclasses import dataclass
-from functools import lru_cache
-from importlib.resources import files
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor
 
+from wncore_torch.kernels.cuda import launch, processors, shared_memory
 from wncore_torch.plain.histograms import histogram as sorted_histogram
 
 HOW = "CUDA; more bins than fit into shared memory (about 8,000) in plain torch"
 THREADS = 1024
-STORED = {
-    torch.float64: ("double", "v"),
-    torch.float32: ("float", "(double)v"),
-    torch.bfloat16: ("unsigned short", "(double)__uint_as_float((unsigned)v << 16)"),
-    torch.float16: ("unsigned short", "half_to_double(v)"),
-}
-"""How a number lies in memory, and how it is read."""
-HALF = """
-__device__ double half_to_double(unsigned short v) {
-    float f;
-    asm("cvt.f32.f16 %0, %1;" : "=f"(f) : "h"(v));
-    return f;
-}
-"""
 
 
 @dataclass(frozen=True)
@@ -73,13 +58,12 @@ class State:
     @classmethod
     def of(cls, edges: Tensor, tokens: int) -> Self | None:
         """Start for batches of so many tokens, each shared out over s blocks; None if there are too many bins."""
-        device = torch.cuda.get_device_properties(edges.device)
         (m, bins), edges = (edges.shape[0], edges.shape[1] - 1), edges.contiguous()
-        chosen = plan(bins, device.shared_memory_per_block_optin)
+        chosen = plan(bins, shared_memory(edges.device))
         if chosen is None:
             return None
         blocks = -(-m // chosen.neurons)
-        shares = max(1, min(tokens // 4096, -(-4 * device.multi_processor_count // blocks)))
+        shares = max(1, min(tokens // 4096, -(-4 * processors(edges.device) // blocks)))
         counts = torch.zeros(shares, m, bins + 2, dtype=torch.int64, device=edges.device)
         sums, powers = torch.zeros_like(counts, dtype=torch.float64), edges.new_zeros(shares, m, 4)
         return cls(chosen, edges, counts, sums, powers)
@@ -90,29 +74,11 @@ class State:
             return
         (shares, m, slots), neurons = self.counts.shape, self.plan.neurons
         shares = min(shares, len(y))
-        with torch.cuda.device(y.device):
-            kernel = _compiled(y.dtype, neurons, self.plan.cells, y.device.index or torch.cuda.current_device())
-            kernel.set_shared_memory_config(self.plan.shared)
-            kernel(
-                grid=(-(-m // neurons), shares, 1),
-                block=(THREADS, 1, 1),
-                args=[
-                    *(y, self.edges, self.edges if bias is None else bias, self.counts, self.sums, self.powers),
-                    *(len(y), m, slots - 2, *y.stride(), int(bias is not None)),
-                ],
-                shared_mem=self.plan.shared,
-            )
+        args = [y, self.edges, self.edges if bias is None else bias, self.counts, self.sums, self.powers]
+        args += [len(y), m, slots - 2, *y.stride(), int(bias is not None)]
+        defined = {"THREADS": THREADS, "NEURONS": neurons, "CELLS": self.plan.cells}
+        launch("histogram", y.dtype, (-(-m // neurons), shares), THREADS, self.plan.shared, args, **defined)
 
     def result(self) -> tuple[Tensor, Tensor, Tensor]:
         """Add up over the shares."""
         return self.counts.sum(dim=0), self.sums.sum(dim=0), self.powers.sum(dim=0)
-
-
-@lru_cache(maxsize=32)
-def _compiled(dtype: torch.dtype, neurons: int, cells: int, device: int) -> Any:
-    """Compile for a device, which must be the current one."""
-    stored, read = STORED[dtype]
-    chosen = {"VALUE": stored, "READ(v)": f"({read})", "NEURONS": neurons, "CELLS": cells, "THREADS": THREADS}
-    source = files("wncore_torch.kernels").joinpath("histogram.cu").read_text()
-    head = "".join(f"#define {name} {value}\n" for name, value in chosen.items()) + HALF
-    return torch.cuda._compile_kernel(head + source, "histogram")  # pyright: ignore[reportAttributeAccessIssue]

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from wncore_torch.plain.blocks import HOST_BLOCK
-from wncore_torch.precision import widened
+from wncore_torch.precision import full_precision, widened
 
 
 def lloyd(x: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -19,7 +19,8 @@ def lloyd(x: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]
     norms, labels = offsets.double().square().sum(1).to(centres.dtype), torch.empty_like(x[:, 0], dtype=torch.int64)
     sums, counts, inertia = torch.zeros_like(wide), torch.zeros_like(clusters[:, 0]), torch.zeros_like(wide[:, 0])
     for part, nearest in zip(*(array.split(max(1, HOST_BLOCK // max(k, r))) for array in (x, labels)), strict=True):
-        nearest[:] = torch.addmm(norms, widened(part) - middle, offsets.T, alpha=-2).argmin(dim=1)
+        with full_precision():
+            nearest[:] = torch.addmm(norms, widened(part) - middle, offsets.T, alpha=-2).argmin(dim=1)
         mine, points = nearest == clusters, part.double()
         sums += mine.double() @ points
         counts += mine.sum(1)

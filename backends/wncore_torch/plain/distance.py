@@ -1,29 +1,34 @@
 """The exact distance: a sort, then a sum over the cells of the Gaussian."""
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from wncore.normal import quantile_cells
 from wncore_torch.plain.blocks import by_neuron
 from wncore_torch.plain.normal import density
 
 
 def gaussian_distance(y: Tensor) -> Tensor:
     """Sort each neuron, then sum over the cells of the Gaussian as the definition does: (n, m) -> (m,)."""
-    edges, means = cells(len(y), y.device)
-    return by_neuron(lambda rows: _sum_of_cells(rows.sort(dim=1).values.double(), edges, means), y)
+    edges, ends, means = cells(len(y), y.device)
+    return by_neuron(lambda rows: _sum_of_cells(rows.sort(dim=1).values.double(), edges, ends, means), y)
 
 
-def cells(n: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return `wncore.normal.quantile_cells` on a device: edges (n + 1,), means (n,)."""
-    edges, means = (np.array(array, np.float64) for array in quantile_cells(n))
-    return torch.from_numpy(edges).to(device), torch.from_numpy(means).to(device)
+def cells(n: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Return `wncore.normal.quantile_cells`, worked out on a device, and the density at the edges between the two.
+
+    Edges (n + 1,), density (n + 1,), means (n,).
+    """
+    lower = torch.special.ndtri(torch.arange(n // 2 + 1, dtype=torch.float64, device=device) / n)
+    if n % 2 == 0:
+        lower[n // 2].zero_()
+    edges = torch.cat([lower, -lower[: n + 1 - len(lower)].flip(0)])
+    ends = density(edges)
+    return edges, ends, ends[:-1] - ends[1:]
 
 
-def _sum_of_cells(z: Tensor, edges: Tensor, means: Tensor) -> Tensor:
+def _sum_of_cells(z: Tensor, edges: Tensor, ends: Tensor, means: Tensor) -> Tensor:
     n = z.shape[1]
-    low, high, ends = edges[:-1], edges[1:], density(edges)
+    low, high = edges[:-1], edges[1:]
     middles = 2 * torch.arange(n, dtype=torch.float64, device=z.device) + 1
     constant = z[:, :1] == z[:, -1:]
     z = z - z[:, n // 2, None]  # no digits are lost to an offset

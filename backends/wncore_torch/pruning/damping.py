@@ -1,7 +1,7 @@
 """Making Gram matrices positive definite, each by the first ridge of the core's ladder that will do."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,14 +13,18 @@ from wncore.pruning.damping import RUNGS, Damping, ladder
 
 UNIT = 2.0**-53
 """Unit roundoff of float64."""
+BATCHED = 512
+"""Matrices of more inputs are factorised one by one: CUDA's batched factorisation is for small ones."""
 
 
 @dataclass(frozen=True, eq=False)
 class Damped:
     """Positive definite matrices in float64, what made them so, and their factors, made when asked for."""
 
-    h: Tensor
-    """(k, d, d)"""
+    gram: Tensor
+    """(k, d, d) as given"""
+    diagonal: Tensor
+    """(k, d) with the ridge"""
     dead: Tensor
     """(k, d) inputs that are zero on every token; 1 stands on their diagonal."""
     ridge: Tensor
@@ -29,11 +33,18 @@ class Damped:
     """(k,)"""
 
     @cached_property
-    def inverse_factor(self) -> Tensor:
-        """The upper U with H^-1 = U'U, by no inverse: H = RR' with R upper is Cholesky from the end, and U = R^-1."""
-        upper = torch.linalg.cholesky(self.h.flip(1, 2)).flip(1, 2)
-        eye = torch.eye(upper.shape[1], dtype=upper.dtype, device=upper.device)
-        return torch.linalg.solve_triangular(upper, eye.expand_as(upper), upper=True)
+    def h(self) -> Tensor:
+        """The matrices with their ridge (k, d, d)."""
+        return _with_diagonal(self.gram.clone(), self.diagonal)
+
+    @cached_property
+    def upper(self) -> Tensor:
+        """The upper R with H = RR' (k, d, d), by Cholesky from the end; H^-1 = U'U with U = R^-1."""
+        upper = torch.empty_like(self.gram, memory_format=torch.contiguous_format)
+        for i in _batches(self.gram):
+            backwards = torch.linalg.cholesky(_with_diagonal(self.gram[i].flip(1, 2), self.diagonal[i].flip(1)))
+            upper[i] = backwards.flip(1, 2)
+        return upper
 
     @cached_property
     def inverse(self) -> Tensor:
@@ -44,12 +55,13 @@ class Damped:
     @cached_property
     def unit(self) -> Tensor:
         """(k, d): divided by it on both sides, H has a unit diagonal."""
-        return self.h.diagonal(dim1=1, dim2=2).sqrt()
+        return self.diagonal.sqrt()
 
     @cached_property
     def spectrum(self) -> tuple[Tensor, Tensor]:
         """Eigenvalues (k, d) and eigenvectors (k, d, d) of H with a unit diagonal."""
-        return torch.linalg.eigh(self.h / (self.unit[:, :, None] * self.unit[:, None]))
+        scaled = (self.gram / self.unit[:, :, None]).div_(self.unit[:, None])
+        return torch.linalg.eigh(_with_diagonal(scaled, torch.ones_like(self.diagonal)))
 
 
 def damp(h: Tensor, asked: Sequence[float], damping: Damping) -> Damped:
@@ -64,15 +76,16 @@ def damp(h: Tensor, asked: Sequence[float], damping: Damping) -> Damped:
     dead = before == 0
     share = before.mean(dim=1, keepdim=True) if damping == "published" else before
     ladders = before.new_tensor([_rungs(ridge) for ridge in asked])
-    damped, raised = h.clone(), torch.zeros_like(before[:, 0], dtype=torch.int64)
+    raised = torch.zeros_like(before[:, 0], dtype=torch.int64)
+    bad = torch.arange(len(h), device=h.device)
     for _ in range(RUNGS):
         ridge = ladders.gather(1, raised[:, None])
-        diagonal = before + ridge * share
-        damped.diagonal(dim1=1, dim2=2).copy_(torch.where(dead, 1.0, diagonal))
-        good = _positive_definite(damped)
-        if good.all():
-            return Damped(damped, dead, ridge[:, 0], raised)
-        raised = raised + ~good
+        diagonal = torch.where(dead, 1.0, before + ridge * share)
+        grams = h if len(bad) == len(h) else h[bad]  # each is tried until it will do, no more often
+        bad = bad[~_positive_definite(grams, diagonal[bad])]
+        if not len(bad):
+            return Damped(h, diagonal, dead, ridge[:, 0], raised)
+        raised[bad] += 1
     raise InputError("a Gram matrix is not positive semidefinite, whatever the ridge; sum x x' over tokens again")
 
 
@@ -82,10 +95,24 @@ def _rungs(ridge: float) -> list[float]:
     return [rung if rung <= max(ridge, 1.0) else math.inf for rung in rungs]
 
 
-def _positive_definite(h: Tensor) -> Tensor:
-    diagonal = h.diagonal(dim1=1, dim2=2)
-    scale = diagonal.sqrt()
-    scaled = (h / scale[:, None]).div_(scale[:, :, None])
-    scaled.diagonal(dim1=1, dim2=2).sub_(4 * h.shape[1] * UNIT)
-    factor, info = torch.linalg.cholesky_ex(scaled)
-    return (diagonal > 0).all(dim=1) & (info == 0) & factor.diagonal(dim1=1, dim2=2).isfinite().all(dim=1)
+def _positive_definite(h: Tensor, diagonal: Tensor) -> Tensor:
+    """Say which matrices are, with this diagonal: (k, d, d), (k, d) -> (k,)."""
+    good = ((diagonal > 0) & diagonal.isfinite()).all(dim=1)
+    least = torch.full_like(diagonal, 1 - 4 * h.shape[1] * UNIT)
+    for i in _batches(h):
+        scale = diagonal[i].sqrt()
+        scaled = _with_diagonal((h[i] / scale[:, None]).div_(scale[:, :, None]), least[i])
+        factor, info = torch.linalg.cholesky_ex(scaled)
+        good[i] &= (info == 0) & factor.diagonal(dim1=1, dim2=2).isfinite().all(dim=1)
+    return good
+
+
+def _with_diagonal(h: Tensor, diagonal: Tensor) -> Tensor:
+    h.diagonal(dim1=1, dim2=2).copy_(diagonal)
+    return h
+
+
+def _batches(h: Tensor) -> Iterator[slice]:
+    k, d = h.shape[:2]
+    size = k if d <= BATCHED else 1
+    yield from (slice(first, first + size) for first in range(0, k, size))

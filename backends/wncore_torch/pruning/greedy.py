@@ -11,21 +11,21 @@ right no longer: what was taken till then is kept, and the rows are pruned anew 
 import torch
 from torch import Tensor
 
-from wncore.pruning.cells import Cells
+from wncore_torch.pruning.cells import TorchCells
 from wncore_torch.pruning.damping import Damped
 
 BLOCK = 2**25
 """Numbers that a block of rows may hold: 256 MiB. A row takes d for each weight that it may lose."""
 
 
-def obs(w: Tensor, damped: Damped, cells: Cells) -> Tensor:
+def obs(w: Tensor, damped: Damped, cells: TorchCells) -> Tensor:
     """Choose what to prune, one weight at a time: (k, m, d) -> mask (k, m, d). `resolve` has the weights."""
     k, m, d = w.shape
-    counts = torch.as_tensor(cells.counts, device=w.device)
+    counts = cells.zeros.long().expand(m if cells.by_row else 1, -1)
     steps = min(d, int(cells.counts.sum(axis=1).max()))
     taken = counts.new_zeros(k, m)
     turn, order = counts.new_full((k, m, d), steps), counts.new_zeros(k, m, steps)
-    if len(counts) == m:
+    if cells.by_row:
         turn, _, _ = _remove(w, damped, counts.expand(k, -1, -1), cells.width, order, taken)
         return turn >= counts.sum(dim=1)[:, None]
     full = (counts == 0).expand(k, -1)

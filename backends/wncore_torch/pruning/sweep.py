@@ -1,73 +1,128 @@
-"""SparseGPT for all experts and rows at once, column by column, with lazy updates."""
+"""SparseGPT for all experts and rows at once, panel by panel of columns, without an inverse of H.
 
-from collections.abc import Iterator
+H = RR' with R upper triangular, so U = R^-1 has H^-1 = U'U. Once the columns left of a panel b have changed by
+D = W - W', a sweep has moved those of the panel to W_b + D R_:b U_bb, with U_bb = (R_bb)^-1: a product with R, and the
+inverse of one small block. Within the panel columns move one another by U_bb.
+"""
+
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
-from wncore.pruning.cells import Cells
-from wncore_torch.pruning.cells import select_spans
+from wncore_torch.pruning.cells import TorchCells
 from wncore_torch.pruning.damping import Damped
+from wncore_torch.pruning.panels import Choice, Grid
+from wncore_torch.pruning.steps import Steps
 
 PANEL = 128
-"""Columns that are updated at once; those to their right get their errors by one product."""
+"""Columns of a panel."""
+STRIP = 512
+"""Columns whose products with all to their left are taken at once: those of a panel would not fill a GPU."""
 
 
 def sparsegpt(
     w: Tensor,
     damped: Damped,
-    cells: Cells,
+    cells: TorchCells,
+    steps: Steps,
     mask: Tensor | None = None,
     bits: int | None = None,
     bits_group: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Prune from left to right, or round with a known mask: (k, m, d) -> (k, m, d) float64, mask (k, m, d)."""
-    d, width = w.shape[2], cells.width
-    u, pivots = damped.inverse_factor, damped.inverse_factor.diagonal(dim1=1, dim2=2)
-    value = ~damped.dead / pivots**2
-    columns = w.double().transpose(1, 2).clone(memory_format=torch.contiguous_format)  # a column's rows side by side
-    kept = torch.ones_like(columns, dtype=torch.bool) if mask is None else mask.transpose(1, 2)
-    span, grid = bits_group or d, None
-    for first, last in _panels(d, width, span):
-        errors = torch.empty_like(columns[:, first:last])
-        for j in range(first, last):
-            if mask is None and j % width == 0:
-                now = cells.span(j // width)
-                scores = (columns[:, now] ** 2 * value[:, now, None]).transpose(1, 2)
-                kept[:, now] = select_spans(scores, cells.counts[:, j // width, None]).transpose(1, 2)
-            if bits and j % span == 0:
-                grid = _grid(columns[:, j : j + span], bits)
-            old = columns[:, j]
-            new = torch.where(kept[:, j], _quantise(old, *grid) if grid else old, 0.0)
-            error = torch.div(old - new, pivots[:, j, None], out=errors[:, j - first])
-            columns[:, j + 1 : last].addcmul_(u[:, j, j + 1 : last, None], error[:, None], value=-1)
-            columns[:, j] = new
-        columns[:, last:].baddbmm_(u[:, first:last, last:].transpose(1, 2), errors, alpha=-1)
-    return columns.transpose(1, 2), kept.transpose(1, 2)
+    """Prune from left to right, or round with a known mask: (k, m, d) -> (k, m, d) float64, mask (k, m, d).
 
-
-def _panels(d: int, *widths: int) -> Iterator[tuple[int, int]]:
-    """Divide d columns so that a cell, or the columns of a grid, begins with a panel or fits into it.
-
-    They are judged as a whole when the sweep reaches them, so no error to their left may be outstanding.
+    Cells of a row that fit into panels are chosen inside of them; others beforehand, where a panel begins with them.
     """
-    first = 0
-    while first < d:
-        last = min(first + PANEL, d)
-        while last < d and any(first < (last - 1) // width * width != last - width for width in widths):
-            last -= 1
-        yield first, last
-        first = last
+    d, width, span = w.shape[2], cells.width, bits_group or w.shape[2]
+    inside = mask is None and cells.by_row and width <= PANEL and (not bits or span >= d or span % width == 0)
+    before = mask is None and not inside
+    widest = PANEL // width * width if inside else PANEL
+    panels = _panels(d, widest, [span] * bool(bits) + [width] * before)
+    kept = torch.ones(w.shape, dtype=torch.bool, device=w.device) if mask is None else mask.contiguous()
+    value = damped.upper.diagonal(dim1=1, dim2=2) ** 2 * ~damped.dead
+    choice, grid, sweep = None, None, _Sweep(w, damped.upper, panels)
+    for n, (first, last) in enumerate(panels):
+        chosen = _end(first, width, d) if before else first
+        gridded = _end(first, span, d) if bits else first
+        now = sweep.reached(n, max(last, chosen, gridded))
+        if chosen > first:
+            scores = now[:, :, : chosen - first] ** 2 * value[:, None, first:chosen]
+            kept[:, :, first:chosen] = steps.select(scores, cells.part(first, chosen))
+        if bits and gridded > first:
+            grid = Grid.of(now[:, :, : gridded - first], bits)
+        if inside:
+            choice = Choice(cells.part(first, last), value[:, first:last])
+        panel = sweep.swept[:, :, first:last].copy_(now[:, :, : last - first])
+        steps.sweep_panel(panel, sweep.ratios(n), kept[:, :, first:last], choice, grid)
+        torch.sub(w[:, :, first:last], panel, out=sweep.lost[:, :, first:last])
+    return sweep.swept, kept
 
 
-def _grid(columns: Tensor, bits: int) -> tuple[Tensor, Tensor, int]:
-    """`wncore.pruning.quantisation.quantisation_grid` of (k, c, m) -> step (k, m), level of zero (k, m), last level."""
-    levels = 2**bits - 1
-    low, high = columns.amin(dim=1).clamp(max=0), columns.amax(dim=1).clamp(min=0)
-    step = (high - low) / levels
-    step = torch.where(step > 0, step, 1.0)
-    return step, (-low / step).round(), levels
+def _panels(d: int, widest: int, widths: Sequence[int]) -> list[tuple[int, int]]:
+    """Divide d columns so that panels begin at all multiples of the widths.
+
+    Cells, and the columns of a grid, are judged as a whole when the sweep reaches them.
+    """
+
+    def pairs() -> Iterator[tuple[int, int]]:
+        first = 0
+        while first < d:
+            last = min([first + widest, d, *(first // width * width + width for width in widths)])
+            yield first, last
+            first = last
+
+    return list(pairs())
 
 
-def _quantise(w: Tensor, step: Tensor, zero: Tensor, levels: int) -> Tensor:
-    return (((w / step).round() + zero).clamp(0, levels) - zero) * step
+def _end(first: int, width: int, d: int) -> int:
+    """Return where the cell that begins here ends; here, if none begins."""
+    return first if first % width else min(first + width, d)
+
+
+class _Sweep:
+    """What a sweep has left of the weights, and what it makes of those to come."""
+
+    def __init__(self, w: Tensor, upper: Tensor, panels: list[tuple[int, int]]) -> None:
+        self.w, self.upper, self.panels = w, upper, panels
+        self.swept = torch.empty(w.shape, dtype=torch.float64, device=w.device)
+        self.lost = torch.empty_like(self.swept)
+        self.inverses = _inverse_blocks(upper, panels)
+        self.strip, self.pull = slice(0, 0), self.lost[:, :, :0]
+
+    def ratios(self, n: int) -> Tensor:
+        """Return U_ij / U_ii within a panel: (k, c, c)."""
+        u = self._inverse(n)
+        return u / u.diagonal(dim1=1, dim2=2)[..., None]
+
+    def reached(self, n: int, end: int) -> Tensor:
+        """Return the weights from a panel to `end`, as they are when the sweep reaches it: (k, m, c) float64."""
+        first, last = self.panels[n]
+        if first == 0:
+            return self.w[:, :, :end].double()
+        if end > self.strip.stop:
+            self.strip = slice(first, min(max(end, first + STRIP), self.w.shape[2]))
+            self.pull = self.lost[:, :, :first] @ self.upper[:, :first, self.strip]
+        done = slice(self.strip.start, first)
+        pull = self.pull[:, :, first - done.start : end - done.start]
+        if first > done.start:
+            pull = torch.baddbmm(pull, self.lost[:, :, done], self.upper[:, done, first:end])
+        w = self.w[:, :, first:end].double()
+        if end == last:
+            return torch.baddbmm(w, pull, self._inverse(n))
+        block = self.upper[:, first:end, first:end]
+        return w + torch.linalg.solve_triangular(block, pull, upper=True, left=False)
+
+    def _inverse(self, n: int) -> Tensor:
+        first, last = self.panels[n]
+        return self.inverses[:, n, : last - first, : last - first]
+
+
+def _inverse_blocks(upper: Tensor, panels: list[tuple[int, int]]) -> Tensor:
+    """Invert the diagonal blocks of R, filled up by the identity: (k, d, d) -> (k, number of panels, c, c)."""
+    widest = max(last - first for first, last in panels)
+    eye = torch.eye(widest, dtype=upper.dtype, device=upper.device)
+    blocks = eye.repeat(len(upper), len(panels), 1, 1)
+    for n, (first, last) in enumerate(panels):
+        blocks[:, n, : last - first, : last - first] = upper[:, first:last, first:last]
+    return torch.linalg.solve_triangular(blocks, eye.expand_as(blocks), upper=True)

@@ -11,7 +11,7 @@ from wncore.backend import Backend
 from wncore.calibration import Calibration, calibrate
 from wncore.dumps.header import DTYPES
 from wncore.dumps.layer import Layer
-from wncore.dumps.tensor import is_finite
+from wncore.dumps.tensor import computed_in, is_finite
 from wncore.errors import InputError, MemoryBudgetError, NonFiniteError
 from wncore.inputs import Tick
 from wncore.normal import Float
@@ -142,7 +142,7 @@ def prune_layer(
     layer.weight.check_finite(stored)
     dense = stored.astype(np.float64)
     spec = replace(spec, ridge=_ridge(calibration, spec, d) if ridge is None else ridge)
-    w = backend.asarray(dense[None], "float64" if layer.weight.dtype == "F64" else "float32")
+    w = backend.asarray(dense[None], computed_in(layer.weight))
     h = backend.asarray(calibration.gram[None], "float64")
     weights, used, raised = map(backend.to_numpy, backend.prune(w, h, spec))
     tick(0)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from wncore.backend import Array, Backend
 from wncore.difficulty import Indices, Pairs, draw_pairs
 from wncore.dumps.layer import Tokens
-from wncore.dumps.tensor import Tensor, as_floats
+from wncore.dumps.tensor import Tensor, as_floats, computed_in
 from wncore.normal import Float
 from wncore.norms import norms
 
@@ -93,7 +93,7 @@ def _input_distances(source: Tensor, left: NDArray, right: NDArray, memory: int)
     distances = np.zeros(len(left))
     for first in range(0, source.columns, width):
         channels = slice(first, min(source.columns, first + width))
-        held = np.empty((2 * len(left), channels.stop - first), np.float64 if source.dtype == "F64" else np.float32)
+        held = np.empty((2 * len(left), channels.stop - first), computed_in(source))
         for rows in source.chunks(source.columns * 8, 2**25):
             wanted = place[rows] >= 0
             if wanted.any():

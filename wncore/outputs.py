@@ -14,7 +14,7 @@ from wncore.accumulator import STATE
 from wncore.backend import Array, Backend
 from wncore.dumps.header import DTYPES
 from wncore.dumps.layer import Layer, Tokens
-from wncore.dumps.tensor import Tensor, as_floats, is_finite
+from wncore.dumps.tensor import Tensor, as_floats, computed_in, is_finite
 from wncore.errors import MemoryBudgetError, NonFiniteError
 from wncore.inputs import Tick, read_input
 
@@ -59,9 +59,8 @@ class Outputs:
         self.labels = np.zeros(tokens.count, np.int64) if labels is None else labels
         self.tick = tick
         parts = [layer.output] if layer.output is not None else [layer.input, layer.weight, layer.bias]
-        wide = any(part is not None and part.dtype == "F64" for part in parts)
-        self.dtype = "float64" if wide else "float32"
-        self._itemsize = 8 if wide else 4
+        self.dtype = computed_in(*parts)
+        self._itemsize = np.dtype(self.dtype).itemsize
         self._input: NDArray | None = None
         self._held: tuple[slice, Array, Array | None] | None = None
 

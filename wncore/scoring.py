@@ -144,9 +144,7 @@ def distances(outputs: Outputs) -> Float:
         parts = (tile[:, first : first + NARROW] for first in range(0, tile.shape[1], NARROW))
         spread += [part.std(axis=0, dtype=np.float64) for part in parts]  # a wide copy of a few neurons, not of all
     weights = outputs.weights
-    norm = _weight_statistics(outputs.layer)[0]
-    if weights is not None:
-        norm = norms(weights, axis=2).max(axis=0)
+    norm = _weight_statistics(outputs.layer)[0] if weights is None else norms(weights, axis=2).max(axis=0)
     limit = 0.0 if outputs.layer.output is not None or norm is None else rounding_deviation(outputs, norm)
     return np.where(np.concatenate(spread) <= limit, np.nan, np.concatenate(found))
 

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from wncore.backend import Backend
 from wncore.dumps.layer import Layer
+from wncore.dumps.tensor import computed_in
 from wncore.errors import InputError, NonFiniteError
 from wncore.inputs import Tick, read_input
 from wncore.normal import Float
@@ -75,7 +76,7 @@ def sum_clusters(
     assert source is not None
     first_judged = judged_from(layer, tokens.count, holdout)
     labels = np.zeros(tokens.count, np.int64) if labels is None else labels
-    d, dtype = source.columns, "float64" if source.dtype == "F64" else "float32"
+    d, dtype = source.columns, computed_in(source)
     step = max(256, min(memory // 8, 2**26) // (d * (8 if dtype == "float64" else 4)))
     grams, totals, counts = np.zeros((2, k, d, d)), np.zeros((2, k, d)), np.zeros((2, k), np.int64)
     largest, done = np.zeros(d), 0

@@ -156,3 +156,8 @@ def as_floats(array: NDArray[Any]) -> NDArray[Any]:
         wide <<= 16
         return wide.view(np.float32)
     return array.astype(np.float64 if array.dtype == np.float64 else np.float32, copy=False)
+
+
+def computed_in(*parts: Tensor | None) -> str:
+    """Return the dtype that tensors of a dump are computed in: float64 if one is stored so, else float32."""
+    return "float64" if any(part is not None and part.dtype == "F64" for part in parts) else "float32"

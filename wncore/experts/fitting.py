@@ -10,6 +10,7 @@ from wncore.backend import Backend
 from wncore.clustering import kmeans
 from wncore.components import principal_components
 from wncore.dumps.layer import Layer
+from wncore.dumps.tensor import computed_in
 from wncore.errors import InputError
 from wncore.experts.balance import balance
 from wncore.experts.router import Labels, Router
@@ -102,7 +103,7 @@ def project_inputs(
         components = np.ldexp(components, -unit)
     if spec.balanced:  # nothing lies along the last component but the prices of the centroids
         components = np.pad(components, [(0, 1), (0, 0)])
-    dtype = np.float64 if layer.input.dtype == "F64" else np.float32
+    dtype = np.dtype(computed_in(layer.input))
     base = Router(mean.astype(dtype), components.astype(dtype), np.zeros((1, len(components)), dtype))
     points = project_tokens(layer, backend, base, skip_tokens=skip_tokens, memory=memory, tick=tick)
     explained = float(variance.sum()) / whole if whole > 0 else 1.0

@@ -15,6 +15,7 @@ from wncore.backend import Backend
 from wncore.dumps.dump import Dump
 from wncore.dumps.header import DTYPES
 from wncore.dumps.layer import Layer
+from wncore.dumps.tensor import computed_in
 from wncore.errors import DumpError, MemoryBudgetError, WncoreError
 from wncore.experts.allowances import allowances
 from wncore.experts.borderline import Borderline, find_borderline
@@ -192,7 +193,7 @@ def _limits(
     tokens, skip = int(sums.tokens.sum() + sums.holdout_tokens.sum()), run.reading["skip_tokens"]
     first = judged_from(layer, tokens, run.holdout)
     near = find_borderline(layer, experts.router, experts.weights, dense, first, skip, run.reading["tick"])
-    dtype = "float64" if layer.input.dtype == "F64" else "float32"
+    dtype = computed_in(layer.input)
     slack = allowances(experts.weights, dense, sums, near, dtype)
     counts = np.stack([sums.tokens, sums.holdout_tokens])
     below, above = counts - near.certain, near.possible - counts

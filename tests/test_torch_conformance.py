@@ -1,31 +1,25 @@
 """The torch backend is certified on the CPU, by the command that users type."""
 
 import json
-import os
 import subprocess
 import sys
 
 import pytest
 
+from wncore.backend import get_backend
+from wncore.errors import BackendUnavailable, InputError
 from wncore.testing.contracts import CONTRACTS
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 PLAIN = {contract.operation: "plain torch" for contract in CONTRACTS}
 
 
-def certified(folder, kernels, **environment):
-    """Certify with these kernels; return the certificate."""
-    command = [sys.executable, "-c", "import wncore_cli; wncore_cli.run()", "certify", "torch", "--device", "cpu"]
-    command += ["--option", f"kernels={kernels}", "--examples", "25", "-o", "c.json"]
-    done = subprocess.run(
-        command, cwd=folder, env=os.environ | environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return json.loads((folder / "c.json").read_text())
-
-
 def test_plain_torch_is_certified(tmp_path):
-    found = certified(tmp_path, "plain")
+    command = [sys.executable, "-c", "import wncore_cli; wncore_cli.run()", "certify", "torch", "--device", "cpu"]
+    command += ["--option", "kernels=plain", "--examples", "25", "-o", "c.json"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads((tmp_path / "c.json").read_text())
     assert found["passed"]
     assert found["unsupported"] == {}
     assert found["options"] == {"device": "cpu", "kernels": "plain"}
@@ -33,3 +27,29 @@ def test_plain_torch_is_certified(tmp_path):
     shares = found["budget_used"]
     assert shares.keys() == PLAIN.keys()
     assert shares["routed_linear"].keys() == {"float64", "float32", "float16", "bfloat16"}
+
+
+def test_the_program_around_keeps_its_own_precision():
+    """Whatever it allows, products are exact inside, and it finds its settings as they were."""
+    from wncore_torch.precision import full_precision
+
+    cuda = torch.backends.cuda.matmul
+    names = ["allow_bf16_reduced_precision_reduction", "allow_fp16_reduced_precision_reduction"]
+    names += ["allow_fp16_accumulation"] * hasattr(cuda, "allow_fp16_accumulation")
+    before = {name: getattr(cuda, name) for name in names}
+    try:
+        for name in names:
+            setattr(cuda, name, True)
+        with full_precision():
+            assert not any(getattr(cuda, name) for name in names)
+        assert all(getattr(cuda, name) for name in names)
+    finally:
+        for name, value in before.items():
+            setattr(cuda, name, value)
+
+
+def test_kernels_say_what_they_need():
+    with pytest.raises(BackendUnavailable, match="fused kernels run on CUDA devices, not on 'cpu'"):
+        get_backend("torch", device="cpu", kernels="fused")
+    with pytest.raises(InputError, match="kernels are 'fused' or 'plain'; got 'fast'"):
+        get_backend("torch", device="cpu", kernels="fast")

@@ -147,14 +147,3 @@ def test_interpreted_distances_do_not_mind_the_unit(kernels, factor):
     y = torch.from_numpy(np.random.default_rng(2).standard_normal((300, 1)))
     expected, found = (kernels["gaussian_distance"](part) for part in (y, y * factor))
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=0)
-
-
-@interpreted
-def test_interpreted_products_may_be_float32(kernels, monkeypatch):
-    """The kernel is right; how three products of TensorFloat32 round, the interpreter cannot tell."""
-    from wncore_torch.kernels import routing
-
-    monkeypatch.setattr(routing, "DTYPES", (torch.float32,))
-    arguments = CONTRACT["routed_linear"].make(np.random.default_rng(3), "float32", tokens=70, neurons=18, inputs=300)
-    found = kernels["routed_linear"](**native(arguments, torch.float32))
-    check("routed_linear", found, arguments, torch.float32)

@@ -90,7 +90,7 @@ def kmeans(
         raise InputError(f"k-means takes at least 1 restart and 1 iteration; got {restarts} and {iterations}")
     native = backend.asarray(x, str(x.dtype))
     enough = tolerance * _variance(x, native, backend)
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(getattr(backend, "threads", None)) as pool:
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(min(4, getattr(backend, "threads", 4))) as pool:
         starts = list(pool.map(lambda restart: _Start.of(x, k, seed, restart), range(restarts if k > 1 else 1)))
     best: Clusters | None = None
     together = max(1, TOGETHER // len(x))
@@ -138,7 +138,7 @@ def seed_centroids(x: ArrayLike, k: int, rng: np.random.Generator) -> Float:
         best = int(gaps.sum(axis=1, dtype=np.float64).argmin())
         chosen.append(int(candidates[best]))
         nearest = gaps[best]
-    return np.asarray(x, np.float64)[chosen]
+    return np.asarray(x)[chosen].astype(np.float64)
 
 
 def _gaps(points: NDArray, squares: NDArray, chosen: NDArray[np.int64] | list[int]) -> NDArray:

@@ -2,7 +2,6 @@
 
 import sys
 from contextlib import AbstractContextManager
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -68,7 +67,7 @@ class TorchBackend:
         if found and driver.exists():
             found["driver"] = driver.read_text().strip()
         if "triton" in sys.modules:
-            found["triton"] = version("triton")
+            found["triton"] = sys.modules["triton"].__version__
         return found
 
     def asarray(self, x: Any, dtype: str) -> "Tensor":

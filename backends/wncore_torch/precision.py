@@ -28,7 +28,7 @@ def full_precision(tf32: bool = False) -> Iterator[None]:
     """Set how float32 products round, on CPU and CUDA, and keep sums of half precision in float32; then set it back."""
     with ExitStack() as undo:
         for holder, name, value in _settings(tf32):
-            undo.callback(setattr, holder, name, getattr(holder, name))
+            undo.callback(setattr, holder, name, _held(holder, name))
             setattr(holder, name, value)
         yield
 
@@ -42,6 +42,14 @@ def _settings(tf32: bool) -> Iterator[tuple[Any, str, Any]]:
         yield cuda, "allow_tf32", tf32
     yield cuda, "allow_bf16_reduced_precision_reduction", False
     yield cuda, "allow_fp16_reduced_precision_reduction", False
+    if hasattr(cuda, "allow_fp16_accumulation"):
+        yield cuda, "allow_fp16_accumulation", False
+
+
+def _held(holder: Any, name: str) -> Any:
+    """Return a setting as it must be set again: where sums may be split, that is a part of it."""
+    value = getattr(holder, name)
+    return (value, getattr(holder, f"{name}_split_k")) if hasattr(holder, f"{name}_split_k") else value
 
 
 _WIDE_PRODUCTS = "dtype" in torch.ops.aten.mm.overloads()

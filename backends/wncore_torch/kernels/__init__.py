@@ -6,10 +6,12 @@ takes the twin: the certificate shows it.
 
 import os
 from collections.abc import Callable
+from functools import wraps
 from importlib import import_module
 from typing import Any
 
 import torch
+from torch.cuda import _utils
 
 from wncore.errors import BackendUnavailable
 
@@ -30,14 +32,12 @@ def operations(device: torch.device) -> dict[str, tuple[Callable[..., Any], str]
     Raises
     ------
     BackendUnavailable
-        If Triton is missing, torch is too old, or the device is not CUDA and Triton is not told to interpret kernels.
+        If torch, the device or Triton cannot run them.
     """
-    if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+    if device.type == "cuda":
+        _check_cuda(device)
+    elif os.environ.get("TRITON_INTERPRET") != "1":
         raise BackendUnavailable(f"fused kernels run on CUDA devices, not on {device.type!r}; take kernels='plain'")
-    if device.type == "cuda" and not hasattr(torch.cuda, "_compile_kernel"):
-        raise BackendUnavailable(
-            f"fused kernels need torch 2.8 or newer, not {torch.__version__}; take kernels='plain'"
-        )
     modules = TRITON | (CUDA if device.type == "cuda" else {})
     try:
         found = {name: import_module(f"{__name__}.{module}") for name, module in modules.items()}
@@ -45,4 +45,24 @@ def operations(device: torch.device) -> dict[str, tuple[Callable[..., Any], str]
         raise BackendUnavailable(
             f"fused kernels need {error.name!r}, which is missing: pip install {error.name}, or take kernels='plain'"
         ) from error
-    return {name: (getattr(module, name), module.HOW) for name, module in found.items()}
+    return {name: (_on_its_device(getattr(module, name)), module.HOW) for name, module in found.items()}
+
+
+def _check_cuda(device: torch.device) -> None:
+    if not hasattr(getattr(_utils, "_CudaKernel", None), "set_shared_memory_config"):
+        raise BackendUnavailable(
+            f"fused kernels need torch 2.10 or newer, not {torch.__version__}; take kernels='plain'"
+        )
+    if torch.cuda.get_device_capability(device) < (8, 0):
+        raise BackendUnavailable("fused kernels need a GPU of compute capability 8.0 or more; take kernels='plain'")
+
+
+def _on_its_device(run: Callable[..., Any]) -> Callable[..., Any]:
+    """Make the device of the first argument the current one, where Triton and CUDA launch."""
+
+    @wraps(run)
+    def launched(first: torch.Tensor, *others: Any) -> Any:
+        with torch.cuda.device_of(first):
+            return run(first, *others)
+
+    return launched

@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from wncore.errors import InputError
+
 STORED = {
     torch.float64: ("double", "v"),
     torch.float32: ("float", "v"),
@@ -28,14 +30,19 @@ __device__ float half_to_float(unsigned short v) {
 def launch(
     name: str, dtype: torch.dtype, grid: tuple[int, int], threads: int, shared: int, args: list[Any], **defined: int
 ) -> None:
-    """Run a kernel on the device of its first argument; integers are 32 bits wide.
+    """Run a kernel on the current device; integers are 32 bits wide.
 
     VALUE and READ(v) are defined for the dtype of what is read, beside the names given.
+
+    Raises
+    ------
+    InputError
+        If a number does not fit.
     """
-    device = args[0].device
-    with torch.cuda.device(device):
-        kernel = _compiled(name, dtype, torch.cuda.current_device(), tuple(defined.items()))
-        kernel(grid=(*grid, 1), block=(threads, 1, 1), args=args, shared_mem=shared)
+    if any(isinstance(number, int) and number >= 2**31 for number in args):
+        raise InputError(f"the {name} kernel counts up to 2^31; give the tokens in several parts")
+    kernel = _compiled(name, dtype, torch.cuda.current_device(), tuple(defined.items()))
+    kernel(grid=(*grid, 1), block=(threads, 1, 1), args=args, shared_mem=shared)
 
 
 @lru_cache

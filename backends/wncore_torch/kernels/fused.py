@@ -24,6 +24,8 @@ def linear_histogram(
     thousand tokens of it.
     """
     (n, m), done = (len(x), len(edges)), []
+    if not m:
+        return plain_histogram(x, weights, bias, labels, edges)
     width = min(m, max(NEURONS, BUFFER // max(1, n)))
     size = max(1, BUFFER // width)
     for first in range(0, m, width):

@@ -38,7 +38,7 @@ def plan(bins: int, available: int) -> Plan | None:
 
 def histogram(y: Tensor, edges: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Count in one read of the outputs: (n, m), (m, b + 1) -> as in the protocol."""
-    state = State.of(edges, len(y))
+    state = State.of(edges, len(y)) if len(edges) else None
     if state is None:
         return sorted_histogram(y, edges)
     state.add(y)

@@ -4,12 +4,11 @@
 // against four centroids, which costs two instructions a component and few reads. The points of a tile are then put in
 // the order of their labels, and a thread sums up a component of half of them: float32 within a run, each sum in a
 // fixed order, and float64 over runs, which the caller adds.
+//
+// Compiled with VALUE and READ(v), and with TILE = 128 points, THREADS = 256, GROUP = 16 centroids that are measured at
+// once, four by each of four neighbouring threads, and TEAMS = 2 of threads that sum up.
 
-#define TILE 128 // points
-#define THREADS 256
-#define TEAMS 2  // of threads that sum up, each half a tile
-#define GROUP 16 // centroids that are measured at once: four by each of four neighbouring threads
-#define AHEAD 8  // reads that are under way at once
+#define AHEAD 8 // reads that are under way at once
 #define INFINITE __int_as_float(0x7f800000)
 
 // 16 bytes from global to shared memory, on their way while the thread goes on

@@ -1,6 +1,5 @@
 """Pruning whose sweeps and selections run in kernels."""
 
-import torch
 from torch import Tensor
 
 from wncore.pruning.methods import PruneSpec
@@ -15,5 +14,4 @@ HOW = f"Triton for sweeps, and for cells of a row of up to {NARROW} columns; els
 
 def prune(w: Tensor, h: Tensor, spec: PruneSpec) -> tuple[Tensor, Tensor, Tensor]:
     """Prune the matrices of k experts: (k, m, d), (k, d, d) -> (p, k, m, d), (k,) float64, (k,) int64."""
-    with torch.cuda.device_of(w):  # Triton launches on the current device
-        return prune_by(w, h, spec, FUSED)
+    return prune_by(w, h, spec, FUSED)

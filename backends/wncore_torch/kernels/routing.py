@@ -9,8 +9,6 @@ from wncore_torch.plain.routing import routed_linear as plain_routed
 from wncore_torch.precision import HALF
 
 HOW = "Triton for half precision and several experts; others in plain torch"
-DTYPES = HALF
-"""What the kernel takes; it would multiply float32 by three products of TensorFloat32."""
 TOKENS, NEURONS, INPUTS = 128, 256, 64
 """A program's part of the answer, and the inputs of a step."""
 GROUP = 8
@@ -20,7 +18,7 @@ GROUP = 8
 def routed_linear(x: Tensor, weights: Tensor, bias: Tensor | None, labels: Tensor) -> Tensor:
     """Sort the tokens by expert, and cut each expert's into tiles: (n, d), (k, m, d), (m,) or None, (n,) -> (n, m)."""
     (n, d), (k, m, _) = x.shape, weights.shape
-    if k == 1 or x.dtype not in DTYPES:
+    if k == 1 or x.dtype not in HALF:
         return plain_routed(x, weights, bias, labels)
     experts, order = labels.sort(stable=True)
     starts = torch.searchsorted(experts, torch.arange(k + 1, device=x.device))
@@ -87,7 +85,7 @@ def _product(
         for start in range(0, d, inputs):
             a = tl.load(left, mask=there[:, None] & (j < d - start), other=0.0)
             b = tl.load(right, mask=(neuron < m) & (j < d - start)[:, None], other=0.0)
-            total += tl.dot(a, b, input_precision="tf32x3")
+            total += tl.dot(a, b)
             left += inputs * input_stride
             right += inputs * weight_stride
         if biased:

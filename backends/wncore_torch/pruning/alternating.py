@@ -31,4 +31,4 @@ def admm(w: Tensor, damped: Damped, cells: TorchCells, steps: Steps, iterations:
         mask = steps.select(wanted.abs() * alive, cells)
         sparse = torch.where(mask, wanted, 0.0)
         dual += penalty * (close - sparse)
-    return torch.where(alive, sparse / unit, w * mask), mask
+    return torch.where(alive & (unit > 0), sparse / unit, w * mask), mask

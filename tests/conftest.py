@@ -1,6 +1,9 @@
 """Hypothesis profiles, dev (50 examples), ci (200), nightly (10,000), chosen by HYPOTHESIS_PROFILE; a dump to score."""
 
+import json
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -32,6 +35,19 @@ def dump(tmp_path, outputs):
     path = tmp_path / "acts.safetensors"
     write_dump(path, {"a.9.up.output": outputs, "a.10.up.input": x, "a.10.up.weight": w}, sequence_length=32)
     return path
+
+
+@pytest.fixture
+def certified(tmp_path):
+    """Call `wncore certify` in a process of its own, which must pass: arguments -> the certificate."""
+
+    def call(*arguments):
+        command = [sys.executable, "-c", "import wncore_cli; wncore_cli.run()", "certify", "-o", "c.json", *arguments]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return json.loads((tmp_path / "c.json").read_text())
+
+    return call
 
 
 @pytest.fixture

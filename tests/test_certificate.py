@@ -1,9 +1,5 @@
 """What a certificate says of the backend that it is for."""
 
-import json
-import subprocess
-import sys
-
 import pytest
 
 from wncore.reference import NumpyBackend
@@ -34,12 +30,9 @@ def test_a_backend_need_not_say_any_of_it():
     assert found["dtypes"] == ["float64", "float32", "float16", "bfloat16"]
 
 
-def test_options_go_to_the_constructor_and_into_the_certificate(tmp_path):
-    command = [sys.executable, "-c", "import wncore_cli; wncore_cli.run()", "certify", "numba", "--option", "threads=1"]
-    command += ["--examples", "1", "-o", "c.json", "-k", "signature or contiguous and gram"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    found = json.loads((tmp_path / "c.json").read_text())
+def test_options_go_to_the_constructor_and_into_the_certificate(certified):
+    few = ["--examples", "1", "-k", "signature or contiguous and gram"]
+    found = certified("numba", "--option", "threads=1", *few)
     assert (found["options"], found["complete"]) == ({"threads": 1}, False)
 
 

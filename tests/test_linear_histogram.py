@@ -53,7 +53,7 @@ def test_numba_adds_up_its_blocks(monkeypatch, dtype):
 @pytest.mark.parametrize("experts", [1, 3])
 def test_torch_adds_up_its_blocks(monkeypatch, dtype, experts):
     pytest.importorskip("torch")
-    monkeypatch.setattr("wncore_torch.plain.fused.HOST_BLOCK", 64)
+    monkeypatch.setattr("wncore_torch.plain.fused.block_size", lambda device: 64)
     check(get_backend("torch", device="cpu"), dtype, experts=experts)
 
 

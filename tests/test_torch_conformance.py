@@ -1,9 +1,5 @@
 """The torch backend is certified on the CPU, by the command that users type."""
 
-import json
-import subprocess
-import sys
-
 import pytest
 
 from wncore.backend import get_backend
@@ -14,12 +10,8 @@ torch = pytest.importorskip("torch")
 PLAIN = {contract.operation: "plain torch" for contract in CONTRACTS}
 
 
-def test_plain_torch_is_certified(tmp_path):
-    command = [sys.executable, "-c", "import wncore_cli; wncore_cli.run()", "certify", "torch", "--device", "cpu"]
-    command += ["--option", "kernels=plain", "--examples", "25", "-o", "c.json"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    found = json.loads((tmp_path / "c.json").read_text())
+def test_plain_torch_is_certified(certified):
+    found = certified("torch", "--device", "cpu", "--option", "kernels=plain", "--examples", "25")
     assert found["passed"]
     assert found["unsupported"] == {}
     assert found["options"] == {"device": "cpu", "kernels": "plain"}

@@ -55,11 +55,16 @@ def lloyd(x: ArrayLike, centroids: ArrayLike) -> tuple[NDArray[np.int64], Float,
     (array([0, 0, 1]), array([2, 1]), array([1., 1.]))
     """
     points, centres = np.asarray(x, np.float64), np.asarray(centroids, np.float64)
-    gaps = np.array([np.square(points - centre).sum(axis=1) for centre in centres])
+    gaps = squared_gaps(points, centres).T
     labels = gaps.argmin(axis=0)
     mine = labels == np.arange(len(centres))[:, None]
     sums = np.array([points[chosen].sum(axis=0) for chosen in mine])
     return labels, sums, mine.sum(axis=1), np.where(mine, gaps, 0.0).sum(axis=1)
+
+
+def squared_gaps(points: Float, centres: Float) -> Float:
+    """Return ||x_t - centroid_c||^2 as a sum of squares, which cancels nothing: (n, r), (k, r) -> (n, k)."""
+    return np.array([np.square(points - centre).sum(axis=1) for centre in centres]).T
 
 
 def kmeans(

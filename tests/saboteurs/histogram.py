@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from saboteurs.base import Saboteur
+from saboteurs.base import Saboteur, histogram_of_bits
 from wncore.histograms import centre_and_unit, histogram
 
 
@@ -85,14 +85,7 @@ class HeightsOf40Bits(Saboteur):
     """Rounds each height to 40 bits of its bin's width, so that 64 bits hold the sum of sixteen million."""
 
     def histogram(self, y, edges):
-        counts, sums, powers = histogram(y, edges)
-        for k, edge in enumerate(edges):
-            place, width = np.searchsorted(edge, y[:, k]), np.diff(edge)
-            inside = (place > 0) & (place < len(edge))
-            place = place[inside] - 1
-            heights = np.rint((y[inside, k].astype(np.float64) - edge[place]) / width[place] * 2.0**40)
-            sums[k, 1:-1] = np.bincount(place, heights, len(width)) * 2.0**-40 * width
-        return counts, sums, powers
+        return histogram_of_bits(y, edges, 40)
 
 
 class FourthPowerMissing(Saboteur):

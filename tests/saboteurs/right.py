@@ -3,8 +3,8 @@
 import numpy as np
 from scipy.special import ndtr, ndtri
 
+from saboteurs.base import histogram_of_bits
 from saboteurs.steps import Steps
-from wncore.histograms import histogram
 from wncore.normal import density
 from wncore.reference import NumpyBackend
 from wncore.wasserstein import gaussian_distance
@@ -56,15 +56,7 @@ class RightInFloat32(Steps, NumpyBackend):
 
     def histogram(self, y, edges):
         """Keep heights in a bin as whole numbers of 51 bits, the bin being 2^51 wide, which add up exactly."""
-        counts, sums, powers = histogram(y, edges)
-        for k, edge in enumerate(edges):
-            place, width = np.searchsorted(edge, y[:, k]), np.diff(edge)
-            inside = (place > 0) & (place < len(edge))
-            place = place[inside] - 1
-            heights = np.rint((y[inside, k].astype(np.float64) - edge[place]) / width[place] * 2.0**51).astype(np.int64)
-            high, low = (np.bincount(place, part, len(width)) for part in (heights >> 25, heights & 2**25 - 1))
-            sums[k, 1:-1] = (high * 2.0**25 + low) * 2.0**-51 * width
-        return counts, sums, powers
+        return histogram_of_bits(y, edges, 51)
 
     def linear_histogram(self, x, weights, bias, labels, edges):
         return self.histogram(self.routed_linear(x, weights, bias, labels), edges)

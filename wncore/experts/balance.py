@@ -8,6 +8,7 @@ Aurenhammer, Hoffmann & Aronov 1998, doi:10.1007/PL00009187.
 import numpy as np
 from numpy.typing import NDArray
 
+from wncore.clustering import squared_gaps
 from wncore.normal import Float
 
 ROUNDS = 20
@@ -31,11 +32,6 @@ def balance(x: NDArray, centroids: NDArray) -> tuple[Float, Float]:
         members = [points[labels == c] for c in range(len(centres))]
         centres = np.array([own.mean(axis=0) if len(own) else old for own, old in zip(members, centres, strict=True)])
     return centres, even_prices(squared_gaps(points, centres), prices)
-
-
-def squared_gaps(points: Float, centres: Float) -> Float:
-    """Return ||x_t - centroid_c||^2: (n, r), (k, r) -> (n, k)."""
-    return np.array([np.square(points - centre).sum(axis=1) for centre in centres]).T
 
 
 def even_prices(gaps: Float, prices: Float, sweeps: int = LAST) -> Float:

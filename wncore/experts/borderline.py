@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from wncore.clustering import squared_gaps
 from wncore.dumps.layer import Layer
 from wncore.experts.router import Router
 from wncore.experts.tokens import ROWS
@@ -44,7 +45,7 @@ def candidates(router: Router, x: NDArray) -> NDArray[np.bool_]:
     points = inputs @ components.T - offset
     sizes = np.abs(inputs) @ np.abs(components).T + np.abs(offset)
     unsure = budget(dtype, inputs.shape[1] + 1, sizes)
-    gaps = np.array([np.square(points - centre).sum(axis=1) for centre in centroids]).T
+    gaps = squared_gaps(points, centroids)
     nearest = gaps.argmin(axis=1)
     middle = np.sort(centroids, axis=0)[len(centroids) // 2]
     away, reach = np.linalg.norm(centroids - middle, axis=1), np.linalg.norm(points - middle, axis=1)

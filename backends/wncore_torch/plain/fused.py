@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from wncore_torch.plain.blocks import DEVICE_BLOCK, HOST_BLOCK
+from wncore_torch.plain.blocks import block_size, by_label
 from wncore_torch.plain.histograms import histogram
 from wncore_torch.precision import product, widened
 
@@ -20,8 +20,7 @@ def linear_histogram(
     m, bins = len(edges), edges.shape[1] - 1
     counts = torch.zeros(m, bins + 2, dtype=torch.int64, device=x.device)
     sums, powers = (torch.zeros(m, width, dtype=torch.float64, device=x.device) for width in (bins + 2, 4))
-    block = HOST_BLOCK if x.device.type == "cpu" else DEVICE_BLOCK
-    for expert, tokens in runs(x, labels, len(weights), max(1, block // max(m, 1))):
+    for expert, tokens in runs(x, labels, len(weights), max(1, block_size(x.device) // max(m, 1))):
         y = product(tokens, weights[expert].T)
         parts = histogram(y if bias is None else y + widened(bias), edges)
         for total, part in zip((counts, sums, powers), parts, strict=True):
@@ -34,6 +33,5 @@ def runs(x: Tensor, labels: Tensor, k: int, size: int) -> Iterator[tuple[int, Te
     if k == 1:
         yield from ((0, part) for part in x.split(size) if len(part))
         return
-    order, sizes = labels.argsort(stable=True), labels.bincount(minlength=k).tolist()
-    for expert, mine in enumerate(order.split(sizes)):
+    for expert, mine in enumerate(by_label(labels, labels.bincount(minlength=k))):
         yield from ((expert, x[part]) for part in mine.split(size) if len(part))

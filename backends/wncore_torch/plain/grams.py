@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from wncore_torch.plain.blocks import by_label
 from wncore_torch.precision import product
 
 CHUNK = 2**10
@@ -21,8 +22,7 @@ def gram(x: Tensor, labels: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
     counts = labels.bincount(minlength=k)
     clusters: list[Any] = [x.split(CHUNK)]  # one expert copies nothing
     if k > 1:
-        order = labels.argsort(stable=True).split(counts.tolist())
-        clusters = [(x[tokens] for tokens in cluster.split(CHUNK)) for cluster in order]
+        clusters = [(x[tokens] for tokens in cluster.split(CHUNK)) for cluster in by_label(labels, counts)]
     for c, chunks in enumerate(clusters):
         for chunk in chunks:
             grams[c] += product(chunk.T, chunk)

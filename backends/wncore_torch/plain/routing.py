@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from wncore_torch.plain.blocks import by_label
 from wncore_torch.precision import product
 
 
@@ -13,9 +14,8 @@ def routed_linear(x: Tensor, weights: Tensor, bias: Tensor | None, labels: Tenso
     """
     if len(weights) == 1:
         return _finish(product(x, weights[0].T), bias, x.dtype)
-    out, order = x.new_empty(len(x), weights.shape[1]), labels.argsort(stable=True)
-    sizes = labels.bincount(minlength=len(weights)).tolist()
-    for tokens, weight in zip(order.split(sizes), weights, strict=True):
+    out, experts = x.new_empty(len(x), weights.shape[1]), by_label(labels, labels.bincount(minlength=len(weights)))
+    for tokens, weight in zip(experts, weights, strict=True):
         out[tokens] = _finish(product(x[tokens], weight.T), bias, x.dtype)
     return out
 

@@ -34,7 +34,7 @@ def lloyd(x: np.ndarray, steps: int) -> None:
     """Take so many steps, from the first points on."""
     centroids = x[:CLUSTERS]
     for _ in range(steps):
-        _, sums, counts, _ = FAST.lloyd(x, centroids)
+        _, sums, counts, _ = (part[0] for part in FAST.lloyd(x, centroids[None]))
         centroids = (sums / counts[:, None]).astype(x.dtype)
 
 

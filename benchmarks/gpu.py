@@ -146,8 +146,11 @@ def clusters() -> None:
     rng = np.random.default_rng(0)
     centres = rng.standard_normal((k, r)) * 2 / np.sqrt(r)
     x = (rng.standard_normal((n, r)) + centres[rng.integers(k, size=n)]).astype(np.float32)
-    native, centroids, read = FUSED.asarray(x, "float32"), FUSED.asarray(x[:k], "float32"), x.nbytes / copy_rate()
-    row(f"a Lloyd step, {n} x {r}, k = {k}", lambda: FUSED.lloyd(native, centroids), 20, one_read=read)
+    native, read = FUSED.asarray(x, "float32"), x.nbytes / copy_rate()
+    for starts in (1, 10):
+        centroids = FUSED.asarray(x[: starts * k].reshape(starts, k, r), "float32")
+        what = f"a Lloyd step of {starts} start{'s' * (starts > 1)}, {n} x {r}, k = {k}"
+        row(what, lambda: FUSED.lloyd(native, centroids), 20, one_read=read)  # noqa: B023
     steps: list[int] = []
     row("k-means, 10 restarts", lambda: steps.append(kmeans(x, k, FUSED, restarts=10).iterations), 3, goal=0.1)
     print(f"the best start took {steps[-1]} steps")

@@ -3,7 +3,7 @@
 import pytest
 
 from wncore.reference import NumpyBackend
-from wncore.testing.certificate import Ledger, certificate
+from wncore.testing.certificate import Ledger, certificate, facts
 from wncore_cli.options import Setting
 
 
@@ -16,7 +16,7 @@ class Detailed(NumpyBackend):
 
 
 def test_what_runs_an_operation_is_written_down():
-    found = certificate("detailed", Detailed(), {}, 1, Ledger(), passed=True)
+    found = certificate("detailed", facts("detailed", Detailed()), {}, 1, Ledger(), passed=True)
     assert found["operations"] == {"gram": "a kernel; float64 in NumPy"}
     assert found["versions"] | {"cuda": "13.0", "driver": "580.1"} == found["versions"]
     assert found["versions"].keys() >= {"wncore", "numpy", "python", "platform"}
@@ -24,7 +24,7 @@ def test_what_runs_an_operation_is_written_down():
 
 
 def test_a_backend_need_not_say_any_of_it():
-    found = certificate("numpy", NumpyBackend(), {}, 1, Ledger(), passed=True)
+    found = certificate("numpy", facts("numpy", NumpyBackend()), {}, 1, Ledger(), passed=True)
     assert found["operations"] == {}
     assert found["versions"].keys() == {"wncore", "numpy", "python", "platform"}
     assert found["dtypes"] == ["float64", "float32", "float16", "bfloat16"]

@@ -99,7 +99,7 @@ def test_nothing_is_copied_to_the_host(fused):
     def run():
         fused.distance_bounds(edges, *fused.histogram(y, edges))
         fused.gaussian_distance(y)
-        fused.lloyd(y, y[:16].contiguous())
+        fused.lloyd(y, y[None, :16].contiguous())
         fused.mapping_difficulty(y, y, left, right)
         fused.routed_linear(y.bfloat16(), w.bfloat16(), None, labels)
 
@@ -124,3 +124,14 @@ def test_tf32_is_off_unless_asked_for(fused):
         torch.backends.cuda.matmul.allow_tf32 = False
     error = [np.linalg.norm(got - exact) / np.linalg.norm(exact) for got in (strict, rough)]
     assert error[0] < 1e-6 < 1e-4 < error[1]
+
+
+@pytest.mark.parametrize("tokens", [2, 300])
+def test_the_smallest_numbers_of_float16_keep_their_digits(fused, tokens):
+    """Tensor cores align float16 products by exponents that numbers below 6e-5 do not have."""
+    torch.manual_seed(0)
+    x = (torch.randn(tokens, 64, device="cuda") * 0.1 ** torch.randint(8, (tokens, 64), device="cuda")).half()
+    grams = fused.gram(x, torch.zeros(tokens, dtype=torch.int64, device="cuda"), 1)[0][0]
+    wide = x.double()
+    scale = (wide.abs().T @ wide.abs()).cpu().numpy()
+    assert share(grams.cpu().numpy(), (wide.T @ wide).cpu().numpy(), "float32", tokens, scale) <= 1

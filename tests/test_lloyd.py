@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn.cluster import KMeans
 from strategies import BACKENDS, SEEDS
 
-from wncore.clustering import lloyd
+from wncore import clustering
 from wncore.fast import NumbaBackend
 from wncore.fast.clusters import TOKENS
 
@@ -40,6 +40,15 @@ def by_loops(x, centroids):
     return labels, sums, counts, inertia
 
 
+def step_of(backend):
+    """The step of one start, (n, r), (k, r) -> (n,), (k, r), (k,), (k,)."""
+    return lambda x, centroids: tuple(part[0] for part in backend.lloyd(x, centroids[None]))
+
+
+def lloyd(x, centroids):
+    return step_of(clustering)(x, centroids)
+
+
 def means(x, centroids, step=lloyd):
     """The centroids after one step; that of an empty cluster stays."""
     _, sums, counts, _ = step(x, centroids)
@@ -49,7 +58,7 @@ def means(x, centroids, step=lloyd):
 @backends
 @given(cloud=clouds(numbers="integers"))
 def test_equals_loops_over_tokens_and_ties_go_to_the_lowest(backend, cloud):
-    for found, expected in zip(backend.lloyd(*cloud), by_loops(*cloud), strict=True):
+    for found, expected in zip(step_of(backend)(*cloud), by_loops(*cloud), strict=True):
         np.testing.assert_array_equal(found, expected)
         assert found.dtype == expected.dtype
 
@@ -69,11 +78,21 @@ def test_steps_in_a_row_are_the_k_means_of_scikit_learn(backend, dtype):
     oracle = KMeans(7, init=centroids, n_init=1, max_iter=steps, tol=0.0, algorithm="lloyd").fit(x)
     assert oracle.n_iter_ == steps
     for _ in range(steps):
-        centroids = means(x, centroids, backend.lloyd).astype(dtype)
-    labels, _, _, inertia = backend.lloyd(x, centroids)
+        centroids = means(x, centroids, step_of(backend)).astype(dtype)
+    labels, _, _, inertia = step_of(backend)(x, centroids)
     np.testing.assert_allclose(centroids, oracle.cluster_centers_, atol=1e-12 if dtype == "float64" else 1e-3)
     np.testing.assert_allclose(inertia.sum(), oracle.inertia_, rtol=1e-12 if dtype == "float64" else 1e-5)
     assert np.mean(labels != oracle.labels_) <= (0 if dtype == "float64" else 1e-3)
+
+
+@backends
+@given(cloud=clouds(numbers="integers"), starts=st.integers(1, 4), seed=SEEDS)
+def test_every_start_takes_its_own_step(backend, cloud, starts, seed):
+    x, centroids = cloud
+    drawn = np.random.default_rng(seed).integers(-3, 4, (starts, *centroids.shape)).astype(float)
+    for start, *found in zip(drawn, *backend.lloyd(x, drawn), strict=True):
+        for one, expected in zip(found, by_loops(x, start), strict=True):
+            np.testing.assert_array_equal(one, expected)
 
 
 @backends
@@ -81,7 +100,7 @@ def test_steps_in_a_row_are_the_k_means_of_scikit_learn(backend, dtype):
 def test_the_order_of_the_tokens_does_not_matter(backend, cloud, seed):
     x, centroids = cloud
     order = np.random.default_rng(seed).permutation(len(x))
-    (labels, *totals), (turned, *others) = backend.lloyd(x, centroids), backend.lloyd(x[order], centroids)
+    (labels, *totals), (turned, *others) = step_of(backend)(x, centroids), step_of(backend)(x[order], centroids)
     np.testing.assert_array_equal(turned, labels[order])
     for found, expected in zip(others, totals, strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
@@ -92,7 +111,7 @@ def test_the_order_of_the_tokens_does_not_matter(backend, cloud, seed):
 def test_permuting_the_centroids_permutes_the_answer(backend, cloud, seed):
     x, centroids = cloud
     order = np.random.default_rng(seed).permutation(len(centroids))
-    (labels, *totals), (turned, *others) = backend.lloyd(x, centroids), backend.lloyd(x, centroids[order])
+    (labels, *totals), (turned, *others) = step_of(backend)(x, centroids), step_of(backend)(x, centroids[order])
     np.testing.assert_array_equal(order[turned], labels)
     for found, expected in zip(others, totals, strict=True):
         np.testing.assert_array_equal(found, expected[order])
@@ -103,7 +122,7 @@ def test_permuting_the_centroids_permutes_the_answer(backend, cloud, seed):
 def test_the_origin_does_not_matter(backend, cloud, shift):
     x, centroids = (part + shift for part in cloud)
     (labels, sums, counts, inertia), (_, _, same, others) = (
-        backend.lloyd(x, centroids),
+        step_of(backend)(x, centroids),
         lloyd(x - shift, centroids - shift),
     )
     np.testing.assert_array_equal(counts, same)
@@ -117,9 +136,9 @@ def test_the_inertia_never_rises(backend, cloud):
     x, centroids = cloud
     before = np.inf
     for _ in range(8):
-        inertia = backend.lloyd(x, centroids)[3].sum()
+        inertia = step_of(backend)(x, centroids)[3].sum()
         assert inertia <= before * (1 + 1e-12)
-        before, centroids = inertia, means(x, centroids, backend.lloyd)
+        before, centroids = inertia, means(x, centroids, step_of(backend))
 
 
 @backends
@@ -127,7 +146,7 @@ def test_the_inertia_never_rises(backend, cloud):
 def test_squares_about_a_centroid_are_those_about_the_mean_and_its_distance(backend, cloud):
     """The theorem of parallel axes, cluster by cluster: it holds inertia, sums and counts together."""
     x, centroids = cloud
-    labels, sums, counts, inertia = backend.lloyd(x, centroids)
+    labels, sums, counts, inertia = step_of(backend)(x, centroids)
     mean = sums / np.maximum(counts, 1)[:, None]
     about = np.array([np.square(x[labels == c] - mean[c]).sum() for c in range(len(mean))])
     np.testing.assert_allclose(
@@ -139,7 +158,7 @@ def test_squares_about_a_centroid_are_those_about_the_mean_and_its_distance(back
 @given(cloud=clouds(numbers="integers"), cut=st.integers(0, 40))
 def test_batches_add_up_and_their_labels_follow_each_other(backend, cloud, cut):
     x, centroids = cloud
-    whole, *parts = (backend.lloyd(part, centroids) for part in (x, x[:cut], x[cut:]))
+    whole, *parts = (step_of(backend)(part, centroids) for part in (x, x[:cut], x[cut:]))
     np.testing.assert_array_equal(np.concatenate([part[0] for part in parts]), whole[0])
     for first, second, both in zip(*(part[1:] for part in parts), whole[1:], strict=True):
         np.testing.assert_array_equal(first + second, both)
@@ -148,10 +167,10 @@ def test_batches_add_up_and_their_labels_follow_each_other(backend, cloud, cut):
 @backends
 def test_an_empty_cluster_gives_zeros_and_one_cluster_takes_all(backend):
     x = np.array([[1.0, 2.0], [3.0, 5.0]])
-    labels, sums, counts, inertia = backend.lloyd(x, np.array([[9.0, 9.0], [1.0, 2.0], [1e3, 0.0]]))
+    labels, sums, counts, inertia = step_of(backend)(x, np.array([[9.0, 9.0], [1.0, 2.0], [1e3, 0.0]]))
     assert (labels.tolist(), counts.tolist(), inertia.tolist()) == ([1, 1], [0, 2, 0], [0.0, 13.0, 0.0])
     assert sums.tolist() == [[0.0, 0.0], [4.0, 7.0], [0.0, 0.0]]
-    labels, sums, counts, _ = backend.lloyd(x, x[:1])
+    labels, sums, counts, _ = step_of(backend)(x, x[:1])
     assert (labels.tolist(), sums.tolist(), counts.tolist()) == ([0, 0], [[4.0, 7.0]], [2])
 
 
@@ -159,7 +178,7 @@ def test_an_empty_cluster_gives_zeros_and_one_cluster_takes_all(backend):
 def test_sums_are_float64_whatever_the_dtype(backend):
     """0.1 added up 70,001 times in float32 is 7004.6."""
     x = np.full((70_001, 1), 0.1, np.float32)
-    _, sums, _, inertia = backend.lloyd(x, np.zeros((1, 1), np.float32))
+    _, sums, _, inertia = step_of(backend)(x, np.zeros((1, 1), np.float32))
     value = float(x[0, 0])
     np.testing.assert_allclose([sums.item(), inertia.item()], [70_001 * value, 70_001 * value**2], rtol=1e-10)
 
@@ -169,6 +188,6 @@ def test_sums_are_float64_whatever_the_dtype(backend):
 def test_the_number_of_threads_changes_no_bit(shape, dtype):
     rng = np.random.default_rng(0)
     x = rng.standard_normal(shape).astype(dtype)
-    centroids = rng.standard_normal((16, shape[1])).astype(dtype)
+    centroids = rng.standard_normal((3, 16, shape[1])).astype(dtype)
     for found, expected in zip(*(NumbaBackend(threads).lloyd(x, centroids) for threads in (1, 2)), strict=True):
         np.testing.assert_array_equal(found, expected)

@@ -21,7 +21,8 @@ Array = Any  # the backend's own array type
 class Backend(Protocol):
     """The few coarse operations that are worth a fast implementation; each has its definition in the core.
 
-    Letters: n tokens, d inputs, m neurons, k experts, p pairs or patterns, b bins. Arrays are the backend's own.
+    Letters: n tokens, d inputs, m neurons, k experts, p pairs or patterns, b bins, s
+    starts. Arrays are the backend's own.
     Arguments arrive checked and finite, floats in one of `dtypes`; nothing may be written into. Answers with one number
     a neuron, and all that is added up (histogram, gram) or feeds a certificate, are float64; others keep their input's
     dtype. Half precision is storage: sums are float32 or wider. Arrays need not be contiguous. What a backend cannot do
@@ -76,7 +77,10 @@ class Backend(Protocol):
         ...
 
     def lloyd(self, x: Array, centroids: Array) -> tuple[Array, Array, Array, Array]:
-        """`wncore.clustering.lloyd`: (n, r), (k, r) -> (n,) int64, (k, r) float64, (k,) int64, (k,) float64."""
+        """`wncore.clustering.lloyd`: (n, r), (s, k, r) -> (s, n) int64, (s, k, r), (s, k) int64, (s, k), else float64.
+
+        From s starts at once; all but the labels are additive over points.
+        """
         ...
 
     def prune(self, w: Array, h: Array, spec: "PruneSpec") -> tuple[Array, Array, Array]:

@@ -6,6 +6,7 @@ seeding" (the greedy variant, which draws several candidates for each centroid a
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import log
 from typing import Self
@@ -18,11 +19,14 @@ from wncore.backend import Array, Backend
 from wncore.errors import InputError
 from wncore.inputs import Tick
 from wncore.normal import Float
+from wncore.threads import cores
 
-SEEDING = 2**14
-"""Points, drawn at random, among which centroids are seeded."""
+SEEDING, SEEDING_CLUSTER = 2**12, 2**8
+"""Points, drawn at random, among which centroids are seeded: so many at least, and for each cluster."""
 TOGETHER = 2**22
 """Points times starts that go on side by side: 32 MiB of labels."""
+SAMPLES = 2**29
+"""Bytes of the samples from which seeds are drawn at the same time."""
 BETTER = 1e-6
 """Share of the inertia that a later start must save to be kept: rounding must not choose between two that are equal."""
 
@@ -44,17 +48,24 @@ class Clusters:
 
 
 def lloyd(x: ArrayLike, centroids: ArrayLike) -> tuple[NDArray[np.int64], Float, NDArray[np.int64], Float]:
-    """Give each point to its nearest centroid, and sum up what each gets: (n, r), (k, r) -> (n,), (k, r), (k,), (k,).
+    """Give each point to its nearest centroid, and sum up what each gets, from s starts at once.
 
-    Returns the labels argmin_c ||x_t - centroid_c||, ties to the lowest; and of each cluster the sum of its points,
-    their count, and its inertia, sum ||x_t - centroid||^2. All but the labels, which follow each other, are additive
-    over points; an empty cluster gives zeros. The sums are float64 whatever dtype x has.
+    (n, r), (s, k, r) -> (s, n), (s, k, r), (s, k), (s, k): for each start by itself the labels
+    argmin_c ||x_t - centroid_c||, ties to the lowest; and of each cluster the sum of its points, their count, and its
+    inertia, sum ||x_t - centroid||^2. All but the labels, which follow each other, are additive over points; an empty
+    cluster gives zeros. The sums are float64 whatever dtype x has.
 
-    >>> labels, sums, counts, inertia = lloyd([[0.0], [1.0], [5.0]], [[1.0], [4.0]])
+    >>> labels, sums, counts, inertia = lloyd([[0.0], [1.0], [5.0]], [[[1.0], [4.0]]])
     >>> labels, counts, inertia
-    (array([0, 0, 1]), array([2, 1]), array([1., 1.]))
+    (array([[0, 0, 1]]), array([[2, 1]]), array([[1., 1.]]))
     """
-    points, centres = np.asarray(x, np.float64), np.asarray(centroids, np.float64)
+    points = np.asarray(x, np.float64)
+    labels, sums, counts, inertia = zip(*(_step(points, start) for start in np.asarray(centroids, float)), strict=True)
+    return np.array(labels), np.array(sums), np.array(counts), np.array(inertia)
+
+
+def _step(points: Float, centres: Float) -> tuple[NDArray[np.int64], Float, NDArray[np.int64], Float]:
+    """Take the step of one start: (n, r), (k, r) -> (n,), (k, r), (k,), (k,)."""
     gaps = squared_gaps(points, centres).T
     labels = gaps.argmin(axis=0)
     mine = labels == np.arange(len(centres))[:, None]
@@ -93,10 +104,11 @@ def kmeans(
         raise InputError(f"{len(x)} tokens form 1 to {len(x)} clusters; got {k}")
     if restarts < 1 or iterations < 1:
         raise InputError(f"k-means takes at least 1 restart and 1 iteration; got {restarts} and {iterations}")
-    native = backend.asarray(x, str(x.dtype))
-    enough = tolerance * _variance(x, native, backend)
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(min(4, getattr(backend, "threads", 4))) as pool:
-        starts = list(pool.map(lambda restart: _Start.of(x, k, seed, restart), range(restarts if k > 1 else 1)))
+    with _threads(x, k, getattr(backend, "threads", cores())) as pool:
+        drawing = pool.map(lambda restart: _Start.of(x, k, seed, restart), range(restarts if k > 1 else 1))
+        native = backend.asarray(x, str(x.dtype))  # meanwhile
+        enough = tolerance * _variance(x, native, backend)
+        starts = list(drawing)
     best: Clusters | None = None
     together = max(1, TOGETHER // len(x))
     for first in range(0, len(starts), together):
@@ -105,6 +117,15 @@ def kmeans(
                 best = found
     assert best is not None
     return best
+
+
+@contextmanager
+def _threads(x: NDArray, k: int, most: int) -> Iterator[ThreadPoolExecutor]:
+    """Draw seeds on as many threads as `SAMPLES` has room for, BLAS on one in each."""
+    points = min(len(x), max(SEEDING, SEEDING_CLUSTER * k))
+    sample = 3 * points * x.shape[1] * max(4, x.itemsize)  # as it is, about its mean, and squared
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(max(1, min(most, SAMPLES // sample))) as pool:
+        yield pool
 
 
 @dataclass(eq=False)
@@ -120,7 +141,8 @@ class _Start:
     def of(cls, x: NDArray, k: int, seed: int, restart: int) -> Self:
         """Draw the seeds of a start."""
         rng = np.random.default_rng([seed, restart])
-        sample = x if len(x) <= SEEDING else x[rng.choice(len(x), SEEDING, replace=False)]
+        enough = max(SEEDING, SEEDING_CLUSTER * k)
+        sample = x if len(x) <= enough else x[rng.choice(len(x), enough, replace=False)]
         return cls(rng, seed_centroids(sample, k, rng))
 
 
@@ -131,7 +153,9 @@ def seed_centroids(x: ArrayLike, k: int, rng: np.random.Generator) -> Float:
     """
     points = np.asarray(x)
     wide = np.result_type(points.dtype, np.float32)  # the time goes into reading the points
-    points = points.astype(wide) - points.mean(axis=0, dtype=np.float64).astype(wide)
+    mean = points.mean(axis=0, dtype=np.float64).astype(wide)
+    points = points.astype(wide)
+    points -= mean
     squares, trials = np.square(points).sum(axis=1), 2 + int(log(k))
     chosen = [int(rng.integers(len(points)))]
     nearest = _gaps(points, squares, chosen)[0]
@@ -157,7 +181,7 @@ def _gaps(points: NDArray, squares: NDArray, chosen: NDArray[np.int64] | list[in
 def _variance(x: NDArray, native: Array, backend: Backend) -> float:
     """Return the mean variance of a dimension: the inertia of all points as one cluster, by the parallel axes."""
     (n, r), dtype = x.shape, str(x.dtype)
-    mean = backend.to_numpy(backend.lloyd(native, backend.asarray(x[:1], dtype))[1]) / n
+    mean = backend.to_numpy(backend.lloyd(native, backend.asarray(x[None, :1], dtype))[1]) / n
     centre = mean.astype(x.dtype)
     inertia = backend.to_numpy(backend.lloyd(native, backend.asarray(centre, dtype))[3])
     return max(0.0, float(inertia.sum()) / n - float(np.square(mean - centre).sum())) / r
@@ -172,31 +196,31 @@ def _descend(
     dtype: np.dtype,
     tick: Tick,
 ) -> Iterator[Clusters]:
-    """Move each centroid to the mean of its points, until they hardly move any more.
+    """Move each centroid to the mean of its points, until they hardly move any more; all starts step together."""
 
-    All starts take a step before the first of them is looked at, so that a device need not wait for the host.
-    """
-    while moving := [start for start in starts if start.moved > enough and start.steps < iterations]:
-        found = [backend.lloyd(x, backend.asarray(start.centroids, str(dtype))) for start in moving]
-        for start, (labels, *totals) in zip(moving, found, strict=True):
-            sums, counts, inertia = map(backend.to_numpy, totals)
-            means = sums / np.maximum(counts, 1)[:, None]
-            _fill_empty(x, means, labels, counts, inertia, backend, start.rng)
-            start.moved, start.centroids = float(np.square(means - start.centroids).sum()), means
+    def step(going: list[_Start]) -> tuple[NDArray, Array, list[NDArray]]:
+        centroids = np.array([start.centroids for start in going]).astype(dtype)
+        labels, *totals = backend.lloyd(x, backend.asarray(centroids, str(dtype)))
+        return centroids, labels, [backend.to_numpy(total) for total in totals]
+
+    while going := [start for start in starts if start.moved > enough and start.steps < iterations]:
+        _, labels, (sums, counts, inertia) = step(going)
+        means = sums / np.maximum(counts, 1)[..., None]
+        for place, start in enumerate(going):
+            if not counts[place].all():
+                _fill_empty(x, means[place], labels[place], counts[place], inertia[place], backend, start.rng)
+            start.moved, start.centroids = float(np.square(means[place] - start.centroids).sum()), means[place]
             start.steps += 1
         tick(0)
-    for start in starts:
-        kept = start.centroids.astype(dtype)
-        labels, _, counts, inertia = map(backend.to_numpy, backend.lloyd(x, backend.asarray(kept, str(dtype))))
-        yield Clusters(kept, labels, counts, float(inertia.sum()), start.steps)
+    centroids, labels, (_, *totals) = step(starts)
+    for start, *found, inertia in zip(starts, centroids, backend.to_numpy(labels), *totals, strict=True):
+        yield Clusters(*found, float(inertia.sum()), start.steps)
 
 
 def _fill_empty(
     x: Array, means: Float, labels: Array, counts: NDArray, inertia: Float, backend: Backend, rng: np.random.Generator
 ) -> None:
     """Give each empty cluster a point of one of the widest clusters: the inertia can only fall."""
-    if counts.all():
-        return
     labels = backend.to_numpy(labels)  # as long as the points, and needed only here
     widest = np.argsort(-inertia, kind="stable")
     for empty, wide in zip(np.flatnonzero(counts == 0), widest, strict=False):

@@ -17,8 +17,14 @@ def widened(x: Tensor) -> Tensor:
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
-    """Multiply two matrices, half precision with float32 sums and a float32 result."""
-    if a.dtype in HALF and a.is_cuda and _WIDE_PRODUCTS:
+    """Multiply two matrices, half precision with float32 sums and a float32 result.
+
+    float16 goes as TensorFloat32, which holds all its digits: of numbers below 6e-5 its own tensor cores lose some.
+    """
+    if a.dtype == torch.float16 and a.is_cuda:
+        with full_precision(tf32=True):
+            return a.float() @ b.float()
+    if a.dtype == torch.bfloat16 and a.is_cuda and _WIDE_PRODUCTS:
         return torch.mm(a, b, out_dtype=torch.float32)
     return widened(a) @ widened(b)
 
@@ -53,4 +59,4 @@ def _held(holder: Any, name: str) -> Any:
 
 
 _WIDE_PRODUCTS = "dtype" in torch.ops.aten.mm.overloads()
-"""Whether this torch gives products of half precision a wide result: since 2.8, on CUDA."""
+"""Whether this torch gives products of bfloat16 a wide result: since 2.8, on CUDA."""

@@ -3,10 +3,9 @@
 import numpy as np
 
 from saboteurs.base import Saboteur
-from saboteurs.clusters import added
+from saboteurs.clusters import Starts, added, right
 from saboteurs.right import cells, standardised
 from saboteurs.steps import Solver
-from wncore.clustering import lloyd
 from wncore.difficulty import mapping_difficulty
 from wncore.grams import gram
 from wncore.histograms import histogram, linear_histogram
@@ -85,10 +84,10 @@ class GramsOfChunksInHalf(Half, Saboteur):
         return grams, sums, counts
 
 
-class DistancesInHalf(Half, Saboteur):
+class DistancesInHalf(Half, Starts, Saboteur):
     """Rounds the distances from centroids before they are compared."""
 
-    def lloyd(self, x, centroids):
+    def step(self, x, centroids):
         points, centres = x.astype(np.float64), centroids.astype(np.float64)
         middle = np.sort(centres, axis=0)[len(centres) // 2]
         squares = np.array([np.square(points - centre).sum(axis=1) for centre in centres])
@@ -96,11 +95,11 @@ class DistancesInHalf(Half, Saboteur):
         return added(points, centres, (squares / unit).astype(x.dtype).argmin(axis=0))
 
 
-class SumsOfClustersInHalf(Half, Saboteur):
+class SumsOfClustersInHalf(Half, Starts, Saboteur):
     """Keeps the sums of clusters where the centroids are kept."""
 
-    def lloyd(self, x, centroids):
-        labels, sums, counts, inertia = lloyd(x, centroids)
+    def step(self, x, centroids):
+        labels, sums, counts, inertia = right(x, centroids)
         with np.errstate(over="ignore"):
             return labels, sums.astype(x.dtype).astype(np.float64), counts, inertia
 

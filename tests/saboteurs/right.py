@@ -71,6 +71,9 @@ class RightInFloat32(Steps, NumpyBackend):
         return grams, sums, np.bincount(labels, minlength=k)
 
     def lloyd(self, x, centroids):
+        return tuple(map(np.array, zip(*(self.step(x, start) for start in centroids), strict=True)))
+
+    def step(self, x, centroids):
         squares = np.array([np.square(x - centroid).sum(axis=1) for centroid in centroids])
         labels = squares.argmin(axis=0)
         sums, inertia = np.zeros(centroids.shape), np.zeros(len(centroids))

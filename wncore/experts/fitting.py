@@ -129,7 +129,7 @@ def fit_routing(
     native = backend.asarray(projection.points, dtype)
 
     def label(kept: NDArray) -> Labels:
-        return backend.to_numpy(backend.lloyd(native, backend.asarray(kept, dtype))[0])
+        return backend.to_numpy(backend.lloyd(native, backend.asarray(kept[None], dtype))[0])[0]
 
     kept, labels = _merge(centroids, label, len(seen), spec.least_tokens)
     router = Router(projection.base.mean, projection.base.components, kept)

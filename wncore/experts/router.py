@@ -39,5 +39,5 @@ class Router:
 
     def labels(self, x: NDArray, backend: Backend) -> Labels:
         """Say which expert each input belongs to: (n, d) -> (n,)."""
-        centroids = backend.asarray(self.centroids, str(self.components.dtype))
-        return backend.to_numpy(backend.lloyd(self.project(x, backend), centroids)[0])
+        centroids = backend.asarray(self.centroids[None], str(self.components.dtype))
+        return backend.to_numpy(backend.lloyd(self.project(x, backend), centroids)[0])[0]

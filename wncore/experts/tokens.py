@@ -61,5 +61,5 @@ def label_tokens(
     """Say which expert each token that counts goes to: (n,); raises as `project_tokens`."""
     points = project_tokens(layer, backend, router, skip_tokens=skip_tokens, memory=memory, tick=tick)
     dtype = str(points.dtype)
-    found = backend.lloyd(backend.asarray(points, dtype), backend.asarray(router.centroids, dtype))
-    return backend.to_numpy(found[0])
+    found = backend.lloyd(backend.asarray(points, dtype), backend.asarray(router.centroids[None], dtype))
+    return backend.to_numpy(found[0])[0]

@@ -6,7 +6,6 @@ Gram matrices and pruning are matrix products: BLAS on one thread for each tile 
 are added up over runs of tokens, and those in order.
 """
 
-import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -23,6 +22,7 @@ from wncore.fast.tiles import tiles
 from wncore.normal import quantile_cells
 from wncore.pruning.methods import PruneSpec
 from wncore.reference import NumpyBackend
+from wncore.threads import cores
 
 OUTPUTS = 2**24
 """Outputs that are held at a time while they are counted: 64 MiB of float32."""
@@ -37,8 +37,7 @@ class NumbaBackend(NumpyBackend):
     def __init__(self, threads: int | None = None) -> None:
         if threads is not None and threads < 1:
             raise InputError(f"the number of threads must be at least 1; got {threads}")
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self.threads = threads or cores
+        self.threads = threads or cores()
         self._pool = ThreadPoolExecutor(self.threads)
         self._blas = ThreadpoolController()
 
@@ -122,7 +121,7 @@ class NumbaBackend(NumpyBackend):
             return grams.gram(x, labels, k, self._each)
 
     def lloyd(self, x: np.ndarray, centroids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Measure distances in the input's dtype, and add up in float64, in one pass."""
+        """Measure distances in the input's dtype, and add up in float64, in one pass for each start."""
         return clusters.lloyd(x, centroids, self._each)
 
     def prune(self, w: np.ndarray, h: np.ndarray, spec: PruneSpec) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

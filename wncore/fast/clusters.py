@@ -60,19 +60,20 @@ def _assign(x, centroids, columns, labels, sums, counts, inertia):
 
 
 def lloyd(x: NDArray, centroids: NDArray, each: Each) -> tuple[NDArray[np.int64], Float, NDArray[np.int64], Float]:
-    """Give each point to its nearest centroid: (n, r), (k, r) -> (n,), (k, r) float64, (k,), (k,) float64."""
+    """Give each point to its nearest centroid: (n, r), (s, k, r) -> (s, n), (s, k, r), (s, k), (s, k)."""
     points, centres = np.ascontiguousarray(x), np.ascontiguousarray(centroids, x.dtype)
-    (n, r), k = points.shape, len(centres)
-    tasks, columns = tiles(n, TOKENS), _columns(centres)
-    labels, counts = np.empty(n, np.int64), np.zeros((len(tasks), k), np.int64)
-    sums, inertia = np.zeros((len(tasks), k, r)), np.zeros((len(tasks), k))
+    (n, r), (s, k, _) = points.shape, centres.shape
+    tasks, columns = tiles(n, TOKENS), [_columns(start) for start in centres]
+    labels, counts = np.empty((s, n), np.int64), np.zeros((s, len(tasks), k), np.int64)
+    sums, inertia = np.zeros((s, len(tasks), k, r)), np.zeros((s, len(tasks), k))
 
     def work(task: int) -> None:
-        mine = tasks[task]
-        _assign(points[mine], centres, columns, labels[mine], sums[task], counts[task], inertia[task])
+        i, part = divmod(task, len(tasks))
+        totals = sums[i, part], counts[i, part], inertia[i, part]
+        _assign(points[tasks[part]], centres[i], columns[i], labels[i, tasks[part]], *totals)
 
-    each(work, range(len(tasks)))
-    return labels, sums.sum(axis=0), counts.sum(axis=0), inertia.sum(axis=0)
+    each(work, range(s * len(tasks)))
+    return labels, sums.sum(axis=1), counts.sum(axis=1), inertia.sum(axis=1)
 
 
 def _columns(centroids: NDArray) -> NDArray:

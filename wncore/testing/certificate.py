@@ -30,23 +30,27 @@ class Ledger:
         shares = self.used.setdefault(operation, {})
         shares[dtype] = max(shares.get(dtype, 0.0), used)
 
+    def add(self, other: "Ledger") -> None:
+        """Take over what tests in another process noted."""
+        for operation, shares in other.used.items():
+            for dtype, used in shares.items():
+                self.note(operation, dtype, used)
+        self.unsupported.update(other.unsupported)
+        self.failed += other.failed
+        self.deselected = max(self.deselected, other.deselected)  # each process leaves out the same tests
+
     def complete(self) -> bool:
         """Say whether every test ran and every operation was judged or declared unsupported, not all of them."""
         seen = {*self.used, *self.unsupported}
         return bool(self.used) and not self.deselected and seen == {contract.operation for contract in CONTRACTS}
 
 
-def certificate(
-    name: str, backend: Any, options: Mapping[str, Any], examples: int, ledger: Ledger, passed: bool
-) -> dict[str, Any]:
-    """Return the document: strings, numbers, null for a share that is not finite."""
+def facts(name: str, backend: Any) -> dict[str, Any]:
+    """Say what a backend is and on what it ran."""
     kind = type(backend)
     return {
-        "schema": SCHEMA,
-        "backend": name,
         "class": f"{kind.__module__}:{kind.__qualname__}",
         "package": package_of(name, kind.__module__),
-        "options": dict(options),
         "device": getattr(backend, "device_name", str(getattr(backend, "device", "cpu"))),
         "arrays": arrays_of(backend),
         "dtypes": list(backend.dtypes),
@@ -58,6 +62,18 @@ def certificate(
             **getattr(backend, "versions", {}),
         },
         "operations": dict(getattr(backend, "operations", {})),
+    }
+
+
+def certificate(
+    name: str, found: Mapping[str, Any], options: Mapping[str, Any], examples: int, ledger: Ledger, passed: bool
+) -> dict[str, Any]:
+    """Return the document, with the `facts` found: strings, numbers, null for a share that is not finite."""
+    return {
+        "schema": SCHEMA,
+        "backend": name,
+        "options": dict(options),
+        **found,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "examples": examples,
         "passed": passed and ledger.complete(),

@@ -158,7 +158,7 @@ def test_adds_up_over_tokens(wncore_trial: Trial, contract: Contract, data: st.D
     dtype, arguments = wncore_trial.draw(data.draw, contract)
     parts = in_two_calls(wncore_trial, contract, contract.tokens, arguments, dtype, data)
     added = tuple(
-        np.concatenate(both) if place in contract.by_token else np.sum(both, axis=0)
+        np.concatenate(both, axis=-1) if place in contract.by_token else np.sum(both, axis=0)
         for place, both in enumerate(zip(*parts, strict=True))
     )
     wncore_trial.check(contract, added, arguments, dtype)

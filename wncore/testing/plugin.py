@@ -1,10 +1,12 @@
 """The part of the suite that pytest has to know: options, fixtures, and the certificate at the end.
 
-It is no ``pytest11`` entry point, which would import the core into every pytest run: ``-p wncore.testing.plugin``.
+It is no ``pytest11`` entry point, which would import the core into every pytest run: ``-p wncore.testing.plugin``. With
+pytest-xdist (``-n 8``) the tests run in several processes, whose notes the one that started them collects.
 """
 
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,11 @@ from threadpoolctl import threadpool_limits
 
 from wncore.backend import get_backend
 from wncore.files import replacing
-from wncore.testing.certificate import Ledger, certificate
+from wncore.testing.certificate import Ledger, certificate, facts
 
 LEDGER = pytest.StashKey[Ledger]()
-BACKEND = pytest.StashKey[Any]()
+FACTS = pytest.StashKey[dict[str, Any]]()
+"""What the backend is, once it has been built."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -55,9 +58,10 @@ def wncore_trial(pytestconfig: pytest.Config) -> Iterator[Any]:
     from wncore.testing.trial import Trial  # not before pytest can rewrite its assertions
 
     name = option(pytestconfig, "backend")
-    backend = pytestconfig.stash[BACKEND] = get_backend(name, **option(pytestconfig, "options"))
+    backend = get_backend(name, **option(pytestconfig, "options"))
     with threadpool_limits(1, user_api="blas"):
         yield Trial(name, backend, pytestconfig.stash[LEDGER])
+    pytestconfig.stash[FACTS] = facts(name, backend)  # by now it has imported all that it uses
 
 
 @pytest.hookimpl(wrapper=True)
@@ -76,14 +80,30 @@ def pytest_deselected(items: list[pytest.Item]) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """Fail a backend that declares all operations unsupported: nothing was certified."""
+    """Fail a backend that declares all operations unsupported; hand over what was noted, if there is someone to."""
     ledger = session.config.stash[LEDGER]
+    if hasattr(session.config, "workeroutput"):
+        notes = {"ledger": asdict(ledger), "facts": session.config.stash.get(FACTS, None)}
+        session.config.workeroutput["wncore"] = json.dumps(notes)
+        return
     if exitstatus == pytest.ExitCode.OK and ledger.unsupported and not ledger.used:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: Any) -> None:
+    """Collect what another process noted."""
+    notes = json.loads(getattr(node, "workeroutput", {}).get("wncore", "null"))
+    if notes:
+        node.config.stash[LEDGER].add(Ledger(**notes["ledger"]))
+        if notes["facts"]:
+            node.config.stash[FACTS] = notes["facts"]
+
+
 def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pytest.Config) -> None:
     """Print the largest share of the budget used per operation and dtype; write the certificate if asked for."""
+    if hasattr(config, "workeroutput"):
+        return
     ledger = config.stash[LEDGER]
     if ledger.used or ledger.unsupported:
         terminalreporter.section("largest share of the error budget used")
@@ -95,9 +115,9 @@ def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pyte
     if ledger.deselected:
         terminalreporter.line(f"{ledger.deselected} tests were left out: this run certifies nothing")
     path = option(config, "certificate")
-    if path and BACKEND in config.stash and exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+    if path and FACTS in config.stash and exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
         name, options, examples = (option(config, key) for key in ("backend", "options", "examples"))
-        document = certificate(name, config.stash[BACKEND], options, examples, ledger, exitstatus == pytest.ExitCode.OK)
+        document = certificate(name, config.stash[FACTS], options, examples, ledger, exitstatus == pytest.ExitCode.OK)
         with replacing(path, option(config, "force")) as temporary:
             temporary.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n")
         terminalreporter.line(f"certificate written to {path}")

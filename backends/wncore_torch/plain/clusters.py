@@ -8,6 +8,12 @@ from wncore_torch.precision import full_precision, widened
 
 
 def lloyd(x: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Take the steps of all starts, one after the other: (n, r), (s, k, r) -> (s, n), (s, k, r), (s, k), (s, k)."""
+    labels, sums, counts, inertia = zip(*(_step(x, start) for start in centroids), strict=True)
+    return torch.stack(labels), torch.stack(sums), torch.stack(counts), torch.stack(inertia)
+
+
+def _step(x: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Compare ||c||^2 - 2 x'c, seen from amid the centroids: (n, r), (k, r) -> (n,), (k, r), (k,), (k,).
 
     Sums are products with a row of 0 and 1 a cluster.

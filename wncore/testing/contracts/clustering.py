@@ -18,6 +18,7 @@ def choose(draw: Draw, dtype: str) -> dict[str, Any]:
     """Draw tokens as outputs are drawn elsewhere, the number of clusters, and how centroids and tokens lie."""
     return choose_outputs(draw, dtype) | {
         "clusters": draw(FEW | st.sampled_from([15, 16, 17, 33]), label="clusters"),
+        "starts": draw(st.integers(1, 3), label="starts"),
         "place": draw(st.sampled_from(PLACES), label="centroids"),
     }
 
@@ -28,16 +29,18 @@ def make(
     tokens: int,
     neurons: int,
     clusters: int = 5,
+    starts: int = 2,
     place: str = "drawn",
     **choices: Any,
 ) -> Arguments:
-    """Build tokens, of as many numbers as there are neurons elsewhere, and centroids.
+    """Build tokens, of as many numbers as there are neurons elsewhere, and centroids of several starts.
 
+    The centroids of the first lie as said, those of the others are drawn:
     "drawn" as the tokens are, "duplicated" some of them twice, "far" one a thousand times as far, so that its cluster
     is empty, "between" with half the tokens halfway from one to another, or nearly, and "on tokens" the first ones.
     """
-    drawn = outputs(rng, dtype, tokens + clusters, neurons, **choices)
-    centroids, x = drawn[:clusters].copy(), drawn[clusters:].copy()
+    drawn = outputs(rng, dtype, tokens + starts * clusters, neurons, **choices)
+    x, others, centroids = (part.copy() for part in np.split(drawn, [tokens, tokens + (starts - 1) * clusters]))
     if place == "duplicated":
         centroids[1::2] = centroids[: clusters // 2 * 2 : 2]
     if place == "far":
@@ -48,19 +51,26 @@ def make(
         x[: len(one)] = (one + other) / 2 + beside * (one - other)
     if place == "on tokens":
         centroids[:tokens] = x[:clusters]
-    both = rounded(np.concatenate([centroids, x]), dtype)
-    return {"x": both[clusters:], "centroids": both[:clusters]}
+    both = rounded(np.concatenate([x, centroids, others]), dtype)
+    return {"x": both[:tokens], "centroids": both[tokens:].reshape(starts, clusters, neurons)}
 
 
 def judge(answers: Answers, arguments: Arguments, dtype: str) -> dict[str, float]:
+    """Judge each start by itself."""
+    x, starts = arguments.values()
+    parts = zip(*answers, strict=True)
+    found = [judge_start(part, x, start, arithmetic(dtype)) for part, start in zip(parts, starts, strict=True)]
+    return {name: max(one[name] for one in found) for name in found[0]}
+
+
+def judge_start(answers: Answers, x: Float, centroids: Float, dtype: str) -> dict[str, float]:
     """Judge the labels by their distances, and all else by the labels: two backends may part at a near tie.
 
     The sums are judged as those of `gram`; inertias as sums of squares, which cancel nothing.
     """
-    labels, (x, centroids), dtype = answers[0], arguments.values(), arithmetic(dtype)
-    k, r = centroids.shape
+    labels, (k, r) = answers[0], centroids.shape
     if np.any((labels < 0) | (labels >= k)):
-        return {"labels": np.inf}
+        return dict.fromkeys(("labels", "sums", "counts", "inertia"), np.inf)
     mine = labels == np.arange(k)[:, None]
     counts, own = mine.sum(axis=1), np.square(x - centroids[labels]).sum(axis=1)
     inertia, terms = np.array([own[chosen].sum() for chosen in mine]), terms_of(counts, dtype)
@@ -87,9 +97,9 @@ def judge_labels(labels: np.ndarray, x: Float, centroids: Float, dtype: str) -> 
 
 
 def shapes(arguments: Arguments) -> list[tuple[int, ...]]:
-    """Return (n,), (k, r), (k,), (k,)."""
-    (k, r), n = arguments["centroids"].shape, len(arguments["x"])
-    return [(n,), (k, r), (k,), (k,)]
+    """Return (s, n), (s, k, r), (s, k), (s, k)."""
+    (s, k, r), n = arguments["centroids"].shape, len(arguments["x"])
+    return [(s, n), (s, k, r), (s, k), (s, k)]
 
 
 CONTRACT = Contract(
@@ -106,6 +116,7 @@ CONTRACT = Contract(
         {"kind": "tied", "offset": -30.0, "tokens": 65536, "neurons": 1, "clusters": 1, "place": "far"},
         {"place": "between", "tokens": 8193, "neurons": 5, "clusters": 16},
         {"tokens": 5000, "neurons": 129},
+        {"tokens": 300, "clusters": 16, "starts": 11},
     ],
     judge=judge,
     shapes=shapes,

@@ -40,7 +40,7 @@ class Contract:
     tokens: Mapping[str, int] = field(default_factory=dict)
     """The axis of the tokens in each argument that has one, if the answers of two calls add up."""
     by_token: frozenset[int] = frozenset()
-    """Answers, by their place, with an element for each token: those of two calls follow each other."""
+    """Answers, by their place, whose last axis is that of the tokens: those of two calls follow each other."""
     wide: frozenset[str] = frozenset()
     """Arguments that are float64 whatever the dtype of the others."""
     dtypes: tuple[str, ...] = ()

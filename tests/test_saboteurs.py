@@ -131,3 +131,15 @@ def test_a_certificate_is_replaced_only_by_force(tmp_path):
     assert certificate["versions"].keys() == {"wncore", "numpy", "python", "platform"}
     assert (certificate["backend"], certificate["class"]) == ("numpy", "wncore.reference:NumpyBackend")
     assert (certificate["device"], certificate["unsupported"]) == ("cpu", {})
+
+
+def test_several_processes_certify_as_one_does(tmp_path):
+    """But for the date."""
+    found = []
+    for processes in ([], ["-n", "2"]):
+        folder = tmp_path / f"processes{len(found)}"
+        folder.mkdir()
+        code, certificate = certify(folder, "saboteurs.difficulty:ZeroMedianIsNaN", "--examples", "1", *processes)
+        found.append({**certificate, "date": None, "failed": sorted(certificate["failed"]), "code": code})
+    assert found[0] == found[1]
+    assert found[0]["code"] == 1

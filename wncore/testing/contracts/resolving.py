@@ -2,19 +2,19 @@
 
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from wncore.normal import Float
 from wncore.pruning.damping import damp
+from wncore.pruning.least_squares import resolve
 from wncore.testing.contracts.contract import Answers, Arguments, Contract, Draw
 from wncore.testing.contracts.layers import INPUTS, choose_layer, grams, weights
-from wncore.testing.contracts.values import FEW, NEURONS
+from wncore.testing.contracts.values import FEW, NEURONS, power_into, rounded
 from wncore.tolerance import UNIT, arithmetic, one_rounding, only_if, share
 
-VISIBLE = 1e-3
-"""The smallest ridge in float16: weights of an almost singular problem grow as its inverse, beyond 65504 at last."""
 TINY = 1e3
 """The smallest ridge, in units of the arithmetic's rounding: a solver needs a few times as many as there are inputs."""
 
@@ -44,13 +44,18 @@ def make(
     zeros: float = 0.5,
     scale: float = 1.0,
 ) -> Arguments:
-    """Build weights, positive definite matrices, and masks whose first row keeps all and whose last keeps nothing."""
+    """Build weights, positive definite matrices, and masks whose first row keeps all and whose last keeps nothing.
+
+    An almost singular problem has large answers; where they would leave the range of the dtype, weights are smaller.
+    """
     w = weights(rng, dtype, (experts, neurons, inputs), weights_kind)
-    ridge = max(ridge, VISIBLE if dtype == "float16" else TINY * UNIT[arithmetic(dtype)])
+    ridge = max(ridge, TINY * UNIT[arithmetic(dtype)])
     h = [damp(one, ridge).h for one in grams(rng, dtype, tokens, inputs, experts, inputs_kind, scale)]
     mask = rng.random(w.shape) >= zeros
     if neurons > 1:
         mask[:, 0], mask[:, -1] = True, False
+    answers = np.array([resolve(*one) for one in zip(w, h, mask, strict=True)])
+    w = rounded(w * power_into(float(ml_dtypes.finfo(dtype).max), answers), dtype)
     return {"w": w, "h": np.array(h), "mask": mask.astype(np.int64)}
 
 

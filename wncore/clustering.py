@@ -212,9 +212,11 @@ def _descend(
             start.moved, start.centroids = float(np.square(means[place] - start.centroids).sum()), means[place]
             start.steps += 1
         tick(0)
-    centroids, labels, (_, *totals) = step(starts)
-    for start, *found, inertia in zip(starts, centroids, backend.to_numpy(labels), *totals, strict=True):
-        yield Clusters(*found, float(inertia.sum()), start.steps)
+    centroids, labels, (_, counts, inertia) = step(starts)
+    labels = backend.to_numpy(labels)
+    for place, start in enumerate(starts):
+        total = float(inertia[place].sum())
+        yield Clusters(centroids[place], labels[place].copy(), counts[place], total, start.steps)
 
 
 def _fill_empty(

@@ -84,7 +84,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     ledger = session.config.stash[LEDGER]
     if hasattr(session.config, "workeroutput"):
         notes = {"ledger": asdict(ledger), "facts": session.config.stash.get(FACTS, None)}
-        session.config.workeroutput["wncore"] = json.dumps(notes)
+        session.config.workeroutput["wncore"] = json.dumps(notes)  # pyright: ignore[reportAttributeAccessIssue]
         return
     if exitstatus == pytest.ExitCode.OK and ledger.unsupported and not ledger.used:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -31,7 +31,7 @@ def read_input(
         if low < high:
             raw = source.read(slice(low, high))
             raw = raw if tokens.all_kept else raw[tokens.keep[low:high]]
-            source.check_finite(raw)
+            source.check_finite(raw, tokens.keep)
             out[done : done + len(raw)] = as_floats(raw)
             done += len(raw)
             tick(0)

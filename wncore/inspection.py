@@ -110,7 +110,10 @@ def _check_finite(layer: Layer, tokens: Tokens) -> None:
     for tensor in filter(None, (layer.input, layer.weight, layer.bias)):
         for rows in tensor.chunks(tensor.columns * tensor.itemsize, CHUNK):
             part = tensor.read(rows)
-            tensor.check_finite(part[tokens.keep[rows]] if tensor is layer.input else part)
+            if tensor is layer.input:
+                tensor.check_finite(part[tokens.keep[rows]], tokens.keep)
+            else:
+                tensor.check_finite(part)
 
 
 @dataclass(frozen=True)

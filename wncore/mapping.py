@@ -56,8 +56,8 @@ def draw_mapping(source: Tensor, tokens: Tokens, pairs: int, seed: int, memory: 
     drawn = draw_pairs(tokens.count, pairs, seed)
     order = np.random.default_rng([seed, 1]).permutation(tokens.count)
     rows = np.flatnonzero(tokens.keep)
-    true = _input_distances(source, rows[drawn.left], rows[drawn.right], memory)
-    shuffled = _input_distances(source, rows[order[drawn.left]], rows[order[drawn.right]], memory)
+    true = _input_distances(source, tokens, rows[drawn.left], rows[drawn.right], memory)
+    shuffled = _input_distances(source, tokens, rows[order[drawn.left]], rows[order[drawn.right]], memory)
     return Mapping(_drop(drawn, true), _drop(drawn, shuffled))
 
 
@@ -73,7 +73,7 @@ def draw_within(
     left = np.concatenate([rows[members[one.left]] for members, one in parts])
     right = np.concatenate([rows[members[one.right]] for members, one in parts])
     ends = np.cumsum([len(one.left) for one in drawn])[:-1]
-    distances = np.split(_input_distances(source, left, right, memory), ends)
+    distances = np.split(_input_distances(source, tokens, left, right, memory), ends)
     return [_drop(one, part) for one, part in zip(drawn, distances, strict=True)]
 
 
@@ -84,7 +84,7 @@ def _drop(pairs: Pairs, distances: Float) -> MeasuredPairs:
     return MeasuredPairs(Pairs(pairs.left[apart], pairs.right[apart], int((~apart).sum())), relative[apart])
 
 
-def _input_distances(source: Tensor, left: NDArray, right: NDArray, memory: int) -> Float:
+def _input_distances(source: Tensor, tokens: Tokens, left: NDArray, right: NDArray, memory: int) -> Float:
     """Return ||x_i - x_j|| of pairs of rows, (p,), some channels at a time."""
     place = np.full(source.rows, -1, np.int64)
     place[left], place[right] = np.arange(len(left)), np.arange(len(left)) + len(left)
@@ -98,7 +98,7 @@ def _input_distances(source: Tensor, left: NDArray, right: NDArray, memory: int)
             wanted = place[rows] >= 0
             if wanted.any():
                 raw = source.read(rows, channels)[wanted]
-                source.check_finite(raw)
+                source.check_finite(raw, tokens.keep)
                 held[place[rows][wanted]] = as_floats(raw) * unit
         for start in range(0, len(left), 1024):
             part = slice(start, min(len(left), start + 1024))

@@ -124,7 +124,7 @@ class Outputs:
             for first in range(0, raw.shape[1], narrow):
                 part = raw[:, first : first + narrow]
                 part = part if self.tokens.all_kept else part[self.tokens.keep]
-                output.check_finite(part)
+                output.check_finite(part, self.tokens.keep)
                 yield slice(wide.start + first, wide.start + first + part.shape[1]), as_floats(part)
 
     def _computed_tiles(self) -> Iterator[tuple[slice, NDArray]]:
@@ -182,7 +182,7 @@ class Outputs:
         output = self.layer.output
         if output is not None:
             raw = output.read(rows, columns)[self.tokens.keep[rows]]
-            output.check_finite(raw)
+            output.check_finite(raw, self.tokens.keep)
             return as_floats(raw)
         kept = self._kept(rows)
         x = self._read_input(rows) if self._input is None else self._input[kept]

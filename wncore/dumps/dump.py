@@ -140,7 +140,7 @@ def _tensor(part: str, pieces: list[Piece]) -> Tensor:
     (first_header, first), *others = pieces
     name = first.name
     for header, entry in others:
-        if entry.dtype != first.dtype or entry.shape[-1] != first.shape[-1]:
+        if entry.dtype != first.dtype or entry.columns != first.columns:
             raise DumpError(
                 f"{name} is {first.dtype} {first.shape} in {first_header.path} and {entry.dtype} {entry.shape} in "
                 f"{header.path}; pieces must have one type and width"

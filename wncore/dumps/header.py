@@ -59,11 +59,23 @@ class Entry:
     shape: tuple[int, ...]
     offset: int
     """From the start of the file, in bytes."""
+    channels: int = 1
+    """How many axes, the last ones, are columns; the others are rows."""
+
+    @property
+    def leading(self) -> tuple[int, ...]:
+        """The axes that are rows."""
+        return self.shape[: len(self.shape) - self.channels]
 
     @property
     def rows(self) -> int:
-        """The product of all axes but the last."""
-        return prod(self.shape[:-1])
+        """The product of the axes that are rows."""
+        return prod(self.leading)
+
+    @property
+    def columns(self) -> int:
+        """The product of the others."""
+        return prod(self.shape[len(self.leading) :])
 
     @property
     def floating(self) -> bool:

@@ -1,7 +1,6 @@
 """One linear layer of a dump: its tensors, and which of its tokens count."""
 
 from dataclasses import dataclass, replace
-from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -129,5 +128,5 @@ class Layer:
 
 
 def as_column(header: Header, entry: Entry) -> tuple[Header, Entry]:
-    """Give a vector or a mask of any shape the shape (length, 1)."""
-    return header, replace(entry, shape=(prod(entry.shape), 1))
+    """Make one column of a vector or a mask of any shape."""
+    return header, replace(entry, channels=0)

@@ -38,13 +38,13 @@ class Tensor:
 
     @property
     def rows(self) -> int:
-        """All axes but the last, all pieces."""
+        """Their number in all pieces."""
         return sum(entry.rows for _, entry in self.pieces)
 
     @property
     def columns(self) -> int:
-        """The last axis."""
-        return self.pieces[0][1].shape[-1]
+        """Their number in each piece."""
+        return self.pieces[0][1].columns
 
     @property
     def dtype(self) -> str:
@@ -78,13 +78,18 @@ class Tensor:
         for first in range(0, self.rows, step):
             yield slice(first, min(self.rows, first + step))
 
-    def check_finite(self, part: NDArray[Any]) -> None:
-        """Raise `NonFiniteError` for the whole tensor if a part of it that was read holds NaN or infinity."""
+    def check_finite(self, part: NDArray[Any], keep: NDArray[np.bool_] | None = None) -> None:
+        """Raise `NonFiniteError` for the whole tensor if a part of it that was read holds NaN or infinity.
+
+        Only the rows that count, `keep` (rows,), are looked at.
+        """
         if is_finite(part):
             return
         count, first = 0, None
         for rows in self.chunks(self.columns * self.itemsize, CHUNK):
             bad = ~finite(self.read(rows))
+            if keep is not None:
+                bad &= keep[rows, None]
             if first is None and bad.any():
                 row, column = np.argwhere(bad)[0]
                 first = (rows.start + int(row), int(column))
@@ -93,15 +98,31 @@ class Tensor:
         what, remedy = "row", "replace such values"
         if self.part in ("input", "output"):
             what, remedy = "token", "leave such tokens out with tokens.mask"
+        total = f"its {self.rows * self.columns} values"
+        if keep is not None and not keep.all():
+            total = f"the {int(keep.sum()) * self.columns} values that count"
         raise NonFiniteError(
-            f"{self.name} holds NaN or infinity: {count} of its {self.rows * self.columns} values, the first at "
+            f"{self.name} holds NaN or infinity: {count} of {total}, the first at {self._stored_at(first)}"
             f"{what} {place[0]}, channel {place[1]}; {remedy}, or capture the layer again in a wider dtype"
         )
+
+    def _stored_at(self, place: tuple[int, int] | None) -> str:
+        """Say where a value lies along the axes of its file, where rows and columns do not."""
+        start = 0
+        for header, entry in self.pieces if place is not None else ():
+            row, column = place[0] - start, place[1]
+            if row < entry.rows:
+                index = list(map(int, np.unravel_index(row * entry.columns + column, entry.shape)))
+                if len(self.pieces) > 1:
+                    return f"{index} in {header.path.name}, "
+                return f"{index}, " if len(entry.shape) > 2 else ""
+            start += entry.rows
+        return ""
 
 
 def _read(header: Header, name: str, entry: Entry, low: int, out: NDArray[Any], left: int) -> None:
     """Fill out (k, c) with the columns from `left` of the rows from `low`."""
-    width, itemsize = entry.shape[-1], out.itemsize
+    width, itemsize = entry.columns, out.itemsize
     if not out.size:
         return
     with open_regular(header.path) as file:

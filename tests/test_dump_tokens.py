@@ -14,10 +14,10 @@ from wncore.errors import DumpError, InputError
 class TestTokens:
     """Leading axes are tokens; a mask and the length of a sequence say which of them count."""
 
-    def test_leading_axes_are_flattened_in_order(self, tmp_path):
+    def test_leading_axes_are_flattened_in_order_and_heads_lie_beside_each_other(self, tmp_path):
         y = np.random.default_rng(1).standard_normal((2, 3, 4, 5))
         layer = only(open_dump(write(tmp_path / "a.safetensors", {"fc.output": y})))
-        np.testing.assert_array_equal(layer.output.read(), y.reshape(24, 5))
+        np.testing.assert_array_equal(layer.output.read(), y.reshape(6, 20))
 
     def test_the_axis_before_the_last_is_the_sequence(self, tmp_path):
         y = np.random.default_rng(1).standard_normal((2, 3, 5))

@@ -11,6 +11,7 @@ from wncore.backend import Backend
 from wncore.calibration import Calibration, calibrate
 from wncore.dumps.header import DTYPES
 from wncore.dumps.layer import Layer
+from wncore.dumps.orientation import check_orientation
 from wncore.dumps.tensor import computed_in, is_finite
 from wncore.errors import InputError, MemoryBudgetError, NonFiniteError
 from wncore.inputs import Tick
@@ -129,13 +130,15 @@ def prune_layer(
     NonFiniteError
         If a weight is NaN or infinite, or becomes so in the dump's dtype.
     WncoreError
-        As `calibrate` and `wncore.pruning.methods.prune`.
+        As `check_orientation`, `calibrate` and `wncore.pruning.methods.prune`.
     """
     if layer.weight is None:
         raise InputError(f"{layer.name} has no weight to prune; add it to the dump")
     m, d = layer.weight.rows, layer.weight.columns
     check_memory(layer, spec, backend, memory)
     spec.cells(m, d)  # a pattern that does not fit is found before any work
+    if layer.input is not None:
+        check_orientation(layer, layer.tokens(skip_tokens))
     if calibration is None:
         calibration = calibrate(layer, backend, holdout=holdout, skip_tokens=skip_tokens, memory=memory, tick=tick)
     stored = layer.weight.read()

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from wncore.accumulator import COARSE, STATE, Accumulator
 from wncore.backend import Backend
 from wncore.dumps.layer import Layer
+from wncore.dumps.orientation import check_orientation
 from wncore.dumps.tensor import as_floats
 from wncore.histograms import choose_edges
 from wncore.mapping import Mapping, draw_mapping
@@ -98,9 +99,10 @@ def score_layer(
     Raises
     ------
     WncoreError
-        As `Layer.tokens`, `Outputs` and `Accumulator`.
+        As `Layer.tokens`, `check_orientation`, `Outputs` and `Accumulator`.
     """
     tokens = layer.tokens(skip_tokens)
+    check_orientation(layer, tokens)
     outputs = Outputs(layer, tokens, backend, memory, progress)
     mapping = draw_mapping(layer.input, tokens, pairs, seed, memory) if layer.input is not None and pairs else None
     if estimator == "streaming":

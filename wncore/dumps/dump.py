@@ -7,9 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from wncore.dumps.axes import Parts, Piece, settle_axes
 from wncore.dumps.header import Entry, Header, read_header
 from wncore.dumps.layer import Layer, as_column
 from wncore.dumps.metadata import count_gram_tokens, merge_metadata, share_inputs, stated_length
+from wncore.dumps.orientation import transposed_shape, undecided
+from wncore.dumps.sequences import check_effect, check_sequences
 from wncore.dumps.sources import by_number, find_files
 from wncore.dumps.tensor import CHUNK, Tensor
 from wncore.errors import DumpError, InputError
@@ -29,8 +32,6 @@ EXPERTS = "wncore.expand"
 UNNAMED = "layer"
 """What a layer is called whose tensors are named just "input", "weight" and so on."""
 
-Piece = tuple[Header, Entry]
-
 
 @dataclass(frozen=True)
 class Dump:
@@ -48,7 +49,7 @@ class Dump:
 class _Found:
     """Tensors by layer and part, as the files are read."""
 
-    parts: dict[str, dict[str, list[Piece]]] = field(default_factory=dict[str, dict[str, list[Piece]]])
+    parts: dict[str, Parts] = field(default_factory=dict[str, Parts])
     masks: list[Piece] = field(default_factory=list[Piece])
     notes: list[str] = field(default_factory=list[str])
 
@@ -86,7 +87,8 @@ def open_dump(*sources: str | Path, length: int | None = None) -> Dump:
     stated = stated_length(metadata)
     if stated and length and stated != length:
         raise InputError(f"the dump says that a sequence has {stated} tokens, and you say {length}; leave --length out")
-    length = stated or length
+    option, length = length, stated or length
+    found.notes += settle_axes(found.parts, found.masks, length)
     layers = {name: _layer(name, parts, found, length) for name, parts in found.parts.items()}
     count_gram_tokens(layers, metadata)
     share_inputs(layers, metadata)
@@ -97,6 +99,7 @@ def open_dump(*sources: str | Path, length: int | None = None) -> Dump:
         raise DumpError(
             f"{', '.join(map(str, sources))} holds no layer: no floating tensor of two or more axes; capture one"
         )
+    found.notes += [*check_effect(kept.values(), option, stated, bool(found.masks)), *undecided(kept.values())]
     return Dump(", ".join(map(str, sources)), kept, metadata, tuple(expected), tuple(found.notes))
 
 
@@ -128,7 +131,7 @@ def _recognise(header: Header, name: str, entry: Entry, found: _Found) -> None:
     pieces.append((header, entry))
 
 
-def _layer(name: str, parts: dict[str, list[Piece]], found: _Found, length: int | None) -> Layer:
+def _layer(name: str, parts: Parts, found: _Found, length: int | None) -> Layer:
     tensors = {part: _tensor(part, pieces) for part, pieces in parts.items()}
     source = tensors.get("output") or tensors.get("input")
     mask = _mask(source, found.masks) if source is not None else None
@@ -188,6 +191,8 @@ def _check_shapes(layer: Layer) -> None:
             raise DumpError(f"{layer.name}: {what}; the tensors are not of one layer and one run")
 
     x, y, w, b, h = layer.input, layer.output, layer.weight, layer.bias, layer.gram
+    if transposed := transposed_shape(layer):
+        raise DumpError(f"{layer.name}: {transposed}")
     if x is not None and y is not None:
         demand(x.rows == y.rows, f"input has {x.rows} tokens, output {y.rows}")
     if x is not None and w is not None:
@@ -199,6 +204,7 @@ def _check_shapes(layer: Layer) -> None:
     if h is not None:
         width = w.columns if w is not None else x.columns if x is not None else h.columns
         demand(h.rows == h.columns == width, f"gram is {h.rows} x {h.columns} for {width} inputs")
+    check_sequences(layer)
 
 
 def scorable_layers(dump: Dump, names: Sequence[str]) -> list[Layer]:

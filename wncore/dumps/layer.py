@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from wncore.dumps.axes import many, sequence_tokens
 from wncore.dumps.header import Entry, Header
 from wncore.dumps.tensor import Tensor
 from wncore.errors import DumpError, InputError
@@ -47,6 +48,7 @@ class Layer:
     mask: Tensor | None = None
     """(r, 1), 1 where a token counts"""
     sequence_length: int | None = None
+    """As metadata or the user state it; the axes may tell it, too."""
 
     @property
     def neurons(self) -> int:
@@ -94,7 +96,7 @@ class Layer:
             if skip:
                 raise InputError(
                     f"{self.name}: --skip-tokens needs the length of a sequence, and the dump does not name one; "
-                    f"set wncore.sequence_length in its metadata, or give --length"
+                    f"set wncore.sequence_length in its metadata, or give --length{self._hint()}"
                 )
             count = int(keep.sum())
             chosen = Tokens(keep, np.arange(count), np.zeros(count, bool))
@@ -118,13 +120,21 @@ class Layer:
         source = self.output or self.input
         numbers: list[NDArray[np.int64]] = []
         count = 0
-        for _, entry in source.pieces if source is not None else ():
-            length = entry.shape[-2] if len(entry.shape) > 2 else self.sequence_length
+        entries = [entry for _, entry in source.pieces] if source is not None else []
+        for entry, length in zip(entries, sequence_tokens(entries, self.sequence_length), strict=True):
             if not length:
                 return None
             numbers.append(count + np.arange(entry.rows) // length)  # every piece starts a sequence
             count = int(numbers[-1][-1]) + 1
         return np.concatenate(numbers) if numbers else None
+
+    def _hint(self) -> str:
+        """Say what the mask, or else the axes of the tokens, tell of the length that is asked for."""
+        if self.mask is not None and len(sizes := many(self.mask.pieces[0][1])) > 1:
+            return f", {sizes[-1]} by the axes of the mask"
+        source = self.output or self.input
+        shape = source.pieces[0][1].shape if source is not None else ()
+        return f"; its axes are {shape}" if len(shape) > 2 else ""
 
 
 def as_column(header: Header, entry: Entry) -> tuple[Header, Entry]:

@@ -94,7 +94,7 @@ class Tensor:
                 row, column = np.argwhere(bad)[0]
                 first = (rows.start + int(row), int(column))
             count += int(bad.sum())
-        place = first or ("?", "?")  # "?": the file was mended meanwhile
+        place, stored = first or ("?", "?"), self._stored_at(*first) if first else ""  # "?": it was mended meanwhile
         what, remedy = "row", "replace such values"
         if self.part in ("input", "output"):
             what, remedy = "token", "leave such tokens out with tokens.mask"
@@ -102,21 +102,19 @@ class Tensor:
         if keep is not None and not keep.all():
             total = f"the {int(keep.sum()) * self.columns} values that count"
         raise NonFiniteError(
-            f"{self.name} holds NaN or infinity: {count} of {total}, the first at {self._stored_at(first)}"
+            f"{self.name} holds NaN or infinity: {count} of {total}, the first at {stored}"
             f"{what} {place[0]}, channel {place[1]}; {remedy}, or capture the layer again in a wider dtype"
         )
 
-    def _stored_at(self, place: tuple[int, int] | None) -> str:
+    def _stored_at(self, row: int, column: int) -> str:
         """Say where a value lies along the axes of its file, where rows and columns do not."""
-        start = 0
-        for header, entry in self.pieces if place is not None else ():
-            row, column = place[0] - start, place[1]
+        for header, entry in self.pieces:
             if row < entry.rows:
                 index = list(map(int, np.unravel_index(row * entry.columns + column, entry.shape)))
                 if len(self.pieces) > 1:
                     return f"{index} in {header.path.name}, "
                 return f"{index}, " if len(entry.shape) > 2 else ""
-            start += entry.rows
+            row -= entry.rows
         return ""
 
 

@@ -189,7 +189,7 @@ def _cut(name: str, array: NDArray[Any], sequence_length: int, shard_bytes: int)
     if array.nbytes <= shard_bytes:
         return [array]
     of_tokens = array.ndim > 1 and name != MASK and SUFFIXES.get(name.rpartition(".")[2], "output") in TOKENS
-    unit = 1 if array.ndim > 2 else sequence_length  # a leading axis of sequences, or of tokens
+    unit = 1 if array.ndim > 2 and array.shape[1] > 1 else sequence_length  # a leading axis of sequences, or of tokens
     per_unit = array.nbytes // len(array) * min(unit, len(array)) if of_tokens else array.nbytes
     if per_unit > shard_bytes:
         raise InputError(f"{name} does not fit into shards of {shard_bytes} bytes; it needs {per_unit} at least")

@@ -8,6 +8,7 @@ import numpy as np
 
 from wncore.backend import Backend
 from wncore.dumps.layer import Layer
+from wncore.dumps.orientation import check_orientation
 from wncore.errors import InputError, MemoryBudgetError
 from wncore.experts.disentanglement import disentangle
 from wncore.experts.expansion import AUTO, ExpandSpec, LayerExpansion
@@ -83,12 +84,13 @@ def groups(layers: Sequence[Layer], skip_tokens: int) -> list[list[Layer]]:
     Raises
     ------
     InputError
-        If a layer has no input or no weight.
+        If a layer has no input or no weight, or its weight is transposed.
     """
     found: list[list[Layer]] = []
     for layer in layers:
         if layer.input is None or layer.weight is None:
             raise InputError(f"{layer.name} has no input or no weight; both are needed to cluster tokens and to prune")
+        check_orientation(layer, layer.tokens(skip_tokens))
         for group in found:
             if same_inputs(group[0], layer, skip_tokens):
                 group.append(layer)
@@ -108,11 +110,13 @@ def check_expandable(
     InputError
         If there are fewer calibration tokens than experts, or fewer inputs than components.
     WncoreError
-        As `experts_at_once`, `PruneSpec.cells`, `Layer.tokens` and `judged_from`.
+        As `experts_at_once`, `PruneSpec.cells`, `Layer.tokens`, `check_orientation` and `judged_from`.
     """
     assert layer.weight is not None
     m, d = layer.weight.rows, layer.weight.columns
-    seen, most = judged_from(layer, layer.tokens(skip_tokens).count, holdout), max(spec.experts)
+    tokens = layer.tokens(skip_tokens)
+    check_orientation(layer, tokens)
+    seen, most = judged_from(layer, tokens.count, holdout), max(spec.experts)
     if most > seen:
         raise InputError(f"{layer.name} has {seen} tokens to calibrate by; {most} experts need as many, give fewer")
     if (spec.clusters.components or 1) > d:

@@ -11,7 +11,7 @@ import numpy as np
 from wncore.backend import Backend
 from wncore.dumps.header import DTYPES
 from wncore.dumps.layer import Layer, Tokens
-from wncore.dumps.orientation import REMEDY, transposed_values
+from wncore.dumps.orientation import TRANSPOSED, transposed_values
 from wncore.dumps.tensor import CHUNK, UNIT
 from wncore.experts.files import ExpertFile
 from wncore.experts.packing import has_bits
@@ -34,19 +34,19 @@ class Inspection:
     worst_neuron: int | None
     tolerance: float | None
     """What rounding explains: 16 units of the coarsest dtype involved."""
-    transposed: bool
-    """Whether the outputs are those of a square weight the other way round."""
     zeros: float | None
     """Share of the outputs that are exactly zero."""
     lowest: float | None
     highest: float | None
+    transposed: bool = False
+    """Whether the outputs are those of a square weight the other way round."""
 
     @property
     def warnings(self) -> list[str]:
         """Say what is wrong, one sentence each."""
         found = []
         if self.transposed:
-            found.append(f"the outputs are those of the weight the other way round: {REMEDY}")
+            found.append(f"output and input x weight disagree, and fit if {TRANSPOSED}")
         elif self.disagreement is not None and not self.disagreement <= (self.tolerance or 0):
             found.append(
                 f"output and input x weight disagree: neuron {self.worst_neuron} by {self.disagreement:.2g} of its "
@@ -76,12 +76,12 @@ def inspect_layer(layer: Layer, backend: Backend, memory: int = 2**30) -> Inspec
         If a tensor holds NaN or infinity, or too few tokens count.
     """
     if not layer.scorable:
-        return Inspection(layer.name, layer.rows, 0, None, None, None, False, None, None, None)
+        return Inspection(layer.name, layer.rows, 0, None, None, None, None, None, None)
     tokens = layer.tokens()
     padding = layer.rows - tokens.count
     if layer.output is None:
         _check_finite(layer, tokens)
-        return Inspection(layer.name, tokens.count, padding, None, None, None, False, None, None, None)
+        return Inspection(layer.name, tokens.count, padding, None, None, None, None, None, None)
     stored = Outputs(layer, tokens, backend, memory // 2)
     compare = layer.input is not None and layer.weight is not None
     computed = Outputs(replace(layer, output=None), tokens, backend, memory // 2) if compare else None
@@ -99,14 +99,16 @@ def inspect_layer(layer: Layer, backend: Backend, memory: int = 2**30) -> Inspec
             norm = np.hypot(norm, norms(y, axis=0))
     share = zeros / (tokens.count * m)
     if computed is None:
-        return Inspection(layer.name, tokens.count, padding, None, None, None, False, share, lowest, highest)
+        return Inspection(layer.name, tokens.count, padding, None, None, None, share, lowest, highest)
     relative = np.where(gap > 0, gap, 0.0) / np.where(norm > 0, norm, 1.0)
     relative = np.where((norm == 0) & (gap > 0) | np.isnan(gap), np.inf, relative)
     worst = int(np.argmax(relative))
     parts = [part.dtype for part in (layer.input, layer.weight, layer.bias, layer.output) if part is not None]
     tolerance = 16 * max(UNIT.get(dtype, 0.125) for dtype in parts)  # float8: one part in eight
-    found = float(relative[worst]), worst, tolerance, transposed_values(layer, tokens)
-    return Inspection(layer.name, tokens.count, padding, *found, share, lowest, highest)
+    disagreement, crossed = float(relative[worst]), transposed_values(layer, tokens)
+    return Inspection(
+        layer.name, tokens.count, padding, disagreement, worst, tolerance, share, lowest, highest, crossed
+    )
 
 
 def _check_finite(layer: Layer, tokens: Tokens) -> None:

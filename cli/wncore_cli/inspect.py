@@ -97,8 +97,9 @@ def _inspect_experts(path: Path, layers: tuple[str, ...], as_json: bool) -> None
 def _parts(layer: Any) -> dict[str, Any]:
     parts = ("input", "weight", "bias", "output", "gram")
     held = {part: getattr(layer, part) for part in parts if getattr(layer, part) is not None}
+    lengths = set(layer.lengths)
     return {
-        "sequence_length": layer.sequence_length,
+        "sequence_length": lengths.pop() if len(lengths) == 1 else layer.sequence_length,
         "tensors": {part: f"{tensor.dtype} {tensor.rows} x {tensor.columns}" for part, tensor in held.items()},
     }
 

@@ -11,7 +11,7 @@ from wncore.dumps.axes import Parts, Piece, settle_axes
 from wncore.dumps.header import Entry, Header, read_header
 from wncore.dumps.layer import Layer, as_column
 from wncore.dumps.metadata import count_gram_tokens, merge_metadata, share_inputs, stated_length
-from wncore.dumps.orientation import transposed_shape, undecided
+from wncore.dumps.orientation import TRANSPOSED, transposed_shape, undecided
 from wncore.dumps.sequences import check_effect, check_sequences
 from wncore.dumps.sources import by_number, find_files
 from wncore.dumps.tensor import CHUNK, Tensor
@@ -90,8 +90,7 @@ def open_dump(*sources: str | Path, length: int | None = None) -> Dump:
     option, length = length, stated or length
     found.notes += settle_axes(found.parts, found.masks, length)
     layers = {name: _layer(name, parts, found, length) for name, parts in found.parts.items()}
-    count_gram_tokens(layers, metadata)
-    share_inputs(layers, metadata)
+    found.notes += [*count_gram_tokens(layers, metadata), *share_inputs(layers, metadata)]
     kept = {name: layers[name] for name in sorted(layers, key=by_number)}
     for layer in kept.values():
         _check_shapes(layer)
@@ -186,13 +185,13 @@ def _mask(source: Tensor, masks: list[Piece]) -> Tensor | None:
 
 
 def _check_shapes(layer: Layer) -> None:
+    other = f", or {TRANSPOSED}" if transposed_shape(layer) else ""
+
     def demand(fits: bool, what: str) -> None:
         if not fits:
-            raise DumpError(f"{layer.name}: {what}; the tensors are not of one layer and one run")
+            raise DumpError(f"{layer.name}: {what}; the tensors are not of one layer and one run{other}")
 
     x, y, w, b, h = layer.input, layer.output, layer.weight, layer.bias, layer.gram
-    if transposed := transposed_shape(layer):
-        raise DumpError(f"{layer.name}: {transposed}")
     if x is not None and y is not None:
         demand(x.rows == y.rows, f"input has {x.rows} tokens, output {y.rows}")
     if x is not None and w is not None:

@@ -64,6 +64,12 @@ class Layer:
         return source.rows if source is not None else 0
 
     @property
+    def lengths(self) -> list[int | None]:
+        """The tokens of a sequence, in each piece of the output, or else of the input; None where it is unknown."""
+        source = self.output or self.input
+        return sequence_tokens([entry for _, entry in source.pieces], self.sequence_length) if source else []
+
+    @property
     def scorable(self) -> bool:
         """Whether there are outputs, or what they can be computed from."""
         return self.output is not None or (self.input is not None and self.weight is not None)
@@ -121,7 +127,7 @@ class Layer:
         numbers: list[NDArray[np.int64]] = []
         count = 0
         entries = [entry for _, entry in source.pieces] if source is not None else []
-        for entry, length in zip(entries, sequence_tokens(entries, self.sequence_length), strict=True):
+        for entry, length in zip(entries, self.lengths, strict=True):
             if not length:
                 return None
             numbers.append(count + np.arange(entry.rows) // length)  # every piece starts a sequence

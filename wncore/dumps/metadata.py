@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from wncore.dumps import strict_json
+from wncore.dumps.axes import several
 from wncore.dumps.header import Header
 from wncore.dumps.layer import Layer
 from wncore.errors import DumpError
@@ -38,27 +39,35 @@ def stated_length(metadata: dict[str, str]) -> int | None:
     return int(text)
 
 
-def count_gram_tokens(layers: dict[str, Layer], metadata: dict[str, str]) -> None:
-    """Tell layers how many tokens are behind their Gram matrices."""
+def count_gram_tokens(layers: dict[str, Layer], metadata: dict[str, str]) -> list[str]:
+    """Tell layers how many tokens are behind their Gram matrices; return a note on names without effect."""
+    idle: list[str] = []
     for name, count in _table(metadata, "wncore.gram_tokens", "numbers of tokens", int).items():
         if not 0 < count < 2**63:
             raise DumpError(f"wncore.gram_tokens: {name[:80]} has {count}; a Gram matrix is of one token at least")
         if name in layers and layers[name].gram is not None:
             layers[name] = replace(layers[name], gram_tokens=count)
+        else:
+            idle.append(name[:80])
+    return [f"wncore.gram_tokens has no effect on {several(idle)}: no gram of that name is there"] if idle else []
 
 
-def share_inputs(layers: dict[str, Layer], metadata: dict[str, str]) -> None:
-    """Give layers the input, or its Gram matrix, that is stored with another layer."""
+def share_inputs(layers: dict[str, Layer], metadata: dict[str, str]) -> list[str]:
+    """Give layers the input, or its Gram matrix, that is stored with another layer; return a note on idle names."""
+    idle: list[str] = []
     shared = _table(metadata, "wncore.shared_inputs", "names of layers", str)
     for name, owner in shared.items():
         reader, source = layers.get(name), layers.get(owner)
         if reader is None or reader.input is not None:
+            idle.append(name[:80])
             continue
         if source is None or (source.input is None and source.gram is None):
             raise DumpError(f"wncore.shared_inputs: {name} reads the input of {owner[:80]}, which is not there; add it")
         mask = source.mask if reader.output is None else reader.mask
         gram = {} if reader.gram is not None else {"gram": source.gram, "gram_tokens": source.gram_tokens}
         layers[name] = replace(reader, input=source.input, mask=mask, **gram)
+    what = "no such layer is there, or it has an input of its own"
+    return [f"wncore.shared_inputs has no effect on {several(idle)}: {what}"] if idle else []
 
 
 def _table(metadata: dict[str, str], key: str, what: str, kind: type[Value]) -> dict[str, Value]:

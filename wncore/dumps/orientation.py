@@ -14,23 +14,21 @@ FEW = 16
 """Tokens by which a square weight is judged."""
 CONV1D = ("c_attn", "c_fc", "c_proj", "q_attn")
 """What GPT-2 calls its Conv1D modules."""
-REMEDY = "it is transposed, (inputs, outputs) as in GPT-2's Conv1D; store weight.T"
+TRANSPOSED = "the weight is transposed, (inputs, outputs) as in GPT-2's Conv1D: store weight.T"
 
 
-def transposed_shape(layer: Layer) -> str | None:
-    """Say so if a weight fits the other tensors of its layer only when it is transposed."""
+def transposed_shape(layer: Layer) -> bool:
+    """Whether a weight fits the other tensors of its layer, but only when it is transposed."""
     x, y, w, b, h = layer.input, layer.output, layer.weight, layer.bias, layer.gram
     if w is None:
-        return None
+        return False
     inputs = x.columns if x is not None else h.columns if h is not None else None
     outputs = y.columns if y is not None else b.rows if b is not None else None
 
     def fits(neurons: int, channels: int) -> bool:
         return inputs in (None, channels) and outputs in (None, neurons)
 
-    if fits(w.rows, w.columns) or not fits(w.columns, w.rows):
-        return None
-    return f"weight is {w.rows} x {w.columns} for {w.rows} inputs and {w.columns} outputs: {REMEDY}"
+    return fits(w.columns, w.rows) and not fits(w.rows, w.columns)
 
 
 def check_orientation(layer: Layer, tokens: Tokens) -> None:
@@ -43,7 +41,7 @@ def check_orientation(layer: Layer, tokens: Tokens) -> None:
     """
     if transposed_values(layer, tokens):
         assert layer.weight is not None
-        raise DumpError(f"{layer.name}: the outputs are those of {layer.weight.name} the other way round: {REMEDY}")
+        raise DumpError(f"{layer.name}: output is not input x {layer.weight.name}, it fits if {TRANSPOSED}")
 
 
 def transposed_values(layer: Layer, tokens: Tokens) -> bool:
@@ -84,9 +82,8 @@ def undecided(layers: Iterable[Layer]) -> list[str]:
         and (layer.input is not None or layer.gram is not None)
         and layer.name.rpartition(".")[2] in CONV1D
     ]
-    if not found:
-        return []
-    return [
-        f"{several(found)}: GPT-2 stores square weights of this name as (inputs, outputs), and no output tells; make sure "
-        f"that rows are neurons, or add the output"
-    ]
+    note = (
+        f"{several(found)}: GPT-2 stores square weights of this name as (inputs, outputs), and no output tells which "
+        f"way they lie; see that rows are neurons, or add the output"
+    )
+    return [note] if found else []

@@ -97,7 +97,8 @@ class TestHeads:
         assert run("score", write(path, {"l.output": RNG.standard_normal(shape)}))[0] == 1
 
     @pytest.mark.parametrize(
-        "name", ["blocks.0.attn.hook_pattern", "blocks.0.attn.hook_attn_scores", "attentions.3", "past_key_values.0.key"]
+        "name",
+        ["blocks.0.attn.hook_pattern", "blocks.0.attn.hook_attn_scores", "attentions.3", "key_cache"],
     )
     def test_attention_scores_and_caches_are_no_outputs_of_neurons(self, tmp_path, name):
         dump = opened(tmp_path, {name: Q, "m.output": FLAT})
@@ -150,11 +151,12 @@ class TestMasks:
 class TestLengths:
     """A length that is stated has its effect, or a word is said."""
 
-    @pytest.mark.parametrize("shape", [(1, 24, 15), (24, 15), (24, 1, 15), (1, 24, 3, 5), (24, 1, 3, 5), (1, 1, 24, 15)])
+    @pytest.mark.parametrize(
+        "shape", [(1, 24, 15), (24, 15), (24, 1, 15), (1, 24, 3, 5), (24, 1, 3, 5)]
+    )
     @pytest.mark.parametrize("stated", [{"length": 4}, {"sequence_length": "4"}])
     def test_it_cuts_tokens_that_lie_in_one_row(self, tmp_path, shape, stated):
-        mask = {"tokens.mask": np.ones(24, bool)} if shape[1] == 1 and shape[0] == 1 else {}
-        layer = only(opened(tmp_path, {"q.output": Q.reshape(shape), **mask}, **stated))
+        layer = only(opened(tmp_path, {"q.output": Q.reshape(shape)}, **stated))
         assert positions(layer.tokens()) == [0, 4, 8, 12, 16, 20]
         assert layer.tokens(1).count == 18
 

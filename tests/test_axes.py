@@ -151,9 +151,7 @@ class TestMasks:
 class TestLengths:
     """A length that is stated has its effect, or a word is said."""
 
-    @pytest.mark.parametrize(
-        "shape", [(1, 24, 15), (24, 15), (24, 1, 15), (1, 24, 3, 5), (24, 1, 3, 5)]
-    )
+    @pytest.mark.parametrize("shape", [(1, 24, 15), (24, 15), (24, 1, 15), (1, 24, 3, 5), (24, 1, 3, 5)])
     @pytest.mark.parametrize("stated", [{"length": 4}, {"sequence_length": "4"}])
     def test_it_cuts_tokens_that_lie_in_one_row(self, tmp_path, shape, stated):
         layer = only(opened(tmp_path, {"q.output": Q.reshape(shape)}, **stated))

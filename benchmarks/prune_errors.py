@@ -9,7 +9,7 @@ import torch
 
 from wncore import get_backend
 from wncore.dumps import open_dump
-from wncore.dumps.dump import prunable_layers
+from wncore.dumps.selection import choose
 from wncore.layer_pruning import prune_layers
 from wncore.pruning.damping import chosen_ridge
 from wncore.pruning.loss import relative_errors
@@ -65,7 +65,7 @@ def synthetic_table(backend):
 
 def real_table(backend):
     dump = open_dump(Path(__file__).parent.parent / "data" / "smollm2-135m")
-    layers = prunable_layers(dump, list(dump.layers))
+    layers = choose(dump, list(dump.layers), "prunable").ready
     patterns = tuple(parse_pattern(text) for text in ("0.5", "0.8", "2:4"))
     print("\nSmolLM2-135M: error on the calibration tokens, and held out\n")
     print("| layer | method |", " | ".join(f"{p} | held out" for p in patterns), "|\n|---|---|" + "---|" * 6)

@@ -1,5 +1,6 @@
 """Writing so that nothing is lost: a new file appears whole, or the old one stays."""
 
+import errno
 import mmap
 import os
 import tempfile
@@ -11,7 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wncore.errors import InputError, OutputExistsError, WncoreError
+from wncore.errors import InputError, OutputExistsError, WncoreError, WriteError
+
+
+NO_FLUSH = {errno.EPERM, errno.EACCES, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EROFS}
+"""What file systems answer that cannot flush a file; nothing is lost by it, while EIO and ENOSPC say that data are."""
 
 
 def sweep_paths(path: Path, settings: Sequence[str]) -> list[Path]:
@@ -70,7 +75,8 @@ def replacing(path: Path, force: bool = False) -> Generator[Path, None, None]:
         yield temporary
         umask = os.umask(0)
         os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp is for the owner's eyes only
+        with suppress(OSError):  # not every file system has permissions
+            temporary.chmod(0o666 & ~umask)  # mkstemp is for the owner's eyes only
         _flush(temporary)
         check_output(path, force)  # it may have appeared meanwhile
         temporary.replace(target)
@@ -79,10 +85,11 @@ def replacing(path: Path, force: bool = False) -> Generator[Path, None, None]:
     except OSError as error:
         if isinstance(error, WncoreError):
             raise
-        raise WncoreError(f"{path} could not be written: {error.strerror or error}; nothing was changed") from error
+        raise WriteError(f"{path} could not be written: {error.strerror or error}; nothing was changed") from error
     finally:
         if temporary is not None:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):  # what was done, or what went wrong, is not undone by this
+                temporary.unlink(missing_ok=True)
 
 
 def _target(path: Path) -> Path:
@@ -93,9 +100,18 @@ def _target(path: Path) -> Path:
 def _flush(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        flush(handle)
     finally:
         os.close(handle)
+
+
+def flush(handle: int) -> None:
+    """Flush an open file to the disk, as far as its file system knows how to; that data were lost is an error."""
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in NO_FLUSH:
+            raise
 
 
 def release(array: NDArray[Any]) -> None:
@@ -123,6 +139,6 @@ def spool(array: NDArray[Any], folder: Path) -> NDArray[Any]:
             file.flush()
             return np.memmap(file, array.dtype, "r", shape=array.shape)
     except OSError as error:
-        raise WncoreError(
+        raise WriteError(
             f"{folder} has no room for weights that wait to be saved: {error.strerror or error}"
         ) from error

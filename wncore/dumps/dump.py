@@ -4,7 +4,7 @@ No tensor is read, but weights that two files hold are compared.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from wncore.dumps.header import Entry, Header, read_header
@@ -51,23 +51,47 @@ class _Found:
     parts: dict[str, dict[str, list[Piece]]] = field(default_factory=dict[str, dict[str, list[Piece]]])
     masks: list[Piece] = field(default_factory=list[Piece])
     notes: list[str] = field(default_factory=list[str])
+    faults: dict[str, str] = field(default_factory=dict[str, str])
+    """By layer, what is wrong with its tensors."""
+    spoiled: set[str] = field(default_factory=set[str])
+    """Layers whose input, or whose mask, is at fault: nobody else may read it."""
 
 
 def open_dump(*sources: str | Path, length: int | None = None) -> Dump:
     """Open files, a sharded set by its index, or a folder of either, as one dump.
 
     An input or output that several files hold is one tensor, cut between tokens, in the order of the files. `length`
-    is the tokens of a sequence, for a dump that does not say.
+    is the tokens of a sequence, for a dump that does not say. A layer that is empty, or whose tensors do not fit
+    together, says so when it is used (`Layer.check`).
 
     Raises
     ------
     DumpError
-        If a file is damaged, or the tensors of a layer do not fit together, or there is no layer.
+        As `survey_dump`; or if no layer at all can be used.
+    InputError
+        As `survey_dump`.
+    """
+    dump = survey_dump(*sources, length=length)
+    reasons = [layer.fault or layer.empty for layer in dump.layers.values()]
+    if all(reasons):
+        raise _noting(DumpError(reasons[0]), dump.notes)
+    return dump
+
+
+def survey_dump(*sources: str | Path, length: int | None = None) -> Dump:
+    """Open a dump as `open_dump`, but for no other end than to say what it holds: no layer need be sound.
+
+    Raises
+    ------
+    DumpError
+        If a file is damaged, or there is no layer.
     InputError
         If `length` is not positive, or not what the dump says.
     """
     if length is not None and length < 1:
         raise InputError(f"a sequence has at least one token; got a length of {length}")
+    if "" in sources:
+        raise DumpError("an empty name is no file; give a .safetensors file, an index or a folder of them")
     expected = find_files([Path(source) for source in sources])
     headers = [read_header(path) for path in expected]
     for header in headers:
@@ -83,21 +107,34 @@ def open_dump(*sources: str | Path, length: int | None = None) -> Dump:
     for header in headers:
         for name, entry in header.tensors.items():
             _recognise(header, name, entry, found)
+    try:
+        layers = _layers(found, metadata, length)
+        if not layers:
+            raise DumpError(
+                f"{', '.join(map(str, sources))} holds no layer: no floating tensor of two or more axes; capture one"
+            )
+    except InputError as error:
+        raise _noting(error, found.notes) from None
+    return Dump(", ".join(map(str, sources)), layers, metadata, tuple(expected), tuple(found.notes))
+
+
+def _noting(error: InputError, notes: Sequence[str]) -> InputError:
+    """Add to an error what was passed over: it may be the reason."""
+    for note in notes:
+        error.add_note(note)
+    return error
+
+
+def _layers(found: _Found, metadata: dict[str, str], length: int | None) -> dict[str, Layer]:
+    """Make layers of the tensors that were found, in the order of their names, numbers by value."""
     stated = stated_length(metadata)
     if stated and length and stated != length:
         raise InputError(f"the dump says that a sequence has {stated} tokens, and you say {length}; leave --length out")
     length = stated or length
     layers = {name: _layer(name, parts, found, length) for name, parts in found.parts.items()}
     count_gram_tokens(layers, metadata)
-    share_inputs(layers, metadata)
-    kept = {name: layers[name] for name in sorted(layers, key=by_number)}
-    for layer in kept.values():
-        _check_shapes(layer)
-    if not kept:
-        raise DumpError(
-            f"{', '.join(map(str, sources))} holds no layer: no floating tensor of two or more axes; capture one"
-        )
-    return Dump(", ".join(map(str, sources)), kept, metadata, tuple(expected), tuple(found.notes))
+    share_inputs(layers, metadata, found.spoiled)
+    return {name: _checked(layers[name]) for name in sorted(layers, key=by_number)}
 
 
 def _recognise(header: Header, name: str, entry: Entry, found: _Found) -> None:
@@ -111,7 +148,9 @@ def _recognise(header: Header, name: str, entry: Entry, found: _Found) -> None:
         return
     if not entry.floating:
         if part is not None:
-            raise DumpError(f"{where} has type {entry.dtype}; a floating type is needed (dequantise it first)")
+            what = f"{where} has type {entry.dtype}; a floating type is needed (dequantise it first)"
+            _blame(found, owner or UNNAMED, part, what)
+            return
         found.notes.append(f"{name} is passed over: its type is {entry.dtype}")
         return
     if part == "bias" and len(entry.shape) == 1:
@@ -119,21 +158,37 @@ def _recognise(header: Header, name: str, entry: Entry, found: _Found) -> None:
     elif len(entry.shape) < 2 or (part in ("weight", "gram", "bias") and len(entry.shape) != 2):
         found.notes.append(f"{name} is passed over: its shape is {entry.shape}")
         return
-    if 0 in entry.shape:
-        raise DumpError(f"{where} is empty: its shape is {entry.shape}; capture it again")
-    pieces = found.parts.setdefault((owner or UNNAMED) if part else name, {}).setdefault(part or "output", [])
+    layer = (owner or UNNAMED) if part else name
+    pieces = found.parts.setdefault(layer, {}).setdefault(part or "output", [])
     for other, held in pieces:
         if other is header:
-            raise DumpError(f"{header.path} holds {held.name} and {name}, two names for one tensor; keep one")
+            what = f"{header.path} holds {held.name} and {name}, two names for one tensor; keep one"
+            _blame(found, layer, part, what)
+            return
     pieces.append((header, entry))
 
 
+def _blame(found: _Found, layer: str, part: str | None, what: str) -> None:
+    """Note what is wrong with a part of a layer; it concerns no other, unless that reads the same input."""
+    found.parts.setdefault(layer, {})
+    found.faults.setdefault(layer, what)
+    if part in ("input", None):
+        found.spoiled.add(layer)
+
+
 def _layer(name: str, parts: dict[str, list[Piece]], found: _Found, length: int | None) -> Layer:
-    tensors = {part: _tensor(part, pieces) for part, pieces in parts.items()}
-    source = tensors.get("output") or tensors.get("input")
-    mask = _mask(source, found.masks) if source is not None else None
+    """Make a layer of its tensors; what is wrong with it concerns no other."""
+    tensors: dict[str, Tensor] = {}
+    mask = None
+    try:
+        for part, pieces in parts.items():
+            tensors[part] = _tensor(part, [piece for piece in pieces if 0 not in piece[1].shape] or pieces[:1])
+        source = tensors.get("output") or tensors.get("input")
+        mask = _mask(source, found.masks) if source is not None and source.rows * source.columns else None
+    except DumpError as error:
+        _blame(found, name, None, str(error))
     x, y, w, b, h = (tensors.get(part) for part in ("input", "output", "weight", "bias", "gram"))
-    return Layer(name, x, y, w, b, h, mask=mask, sequence_length=length)
+    return Layer(name, x, y, w, b, h, mask=mask, sequence_length=length, fault=found.faults.get(name))
 
 
 def _tensor(part: str, pieces: list[Piece]) -> Tensor:
@@ -182,6 +237,22 @@ def _mask(source: Tensor, masks: list[Piece]) -> Tensor | None:
     return whole
 
 
+def _checked(layer: Layer) -> Layer:
+    """Return the layer, with what its shapes show to be wrong with it."""
+    if layer.fault is not None:
+        return layer
+    for tensor in filter(None, (layer.input, layer.output, layer.weight, layer.bias, layer.gram)):
+        if not tensor.rows * tensor.columns:
+            (header, entry), *_ = tensor.pieces
+            what = f"{entry.name} in {header.path} is empty: its shape is {entry.shape}; capture it again"
+            return replace(layer, empty=what)
+    try:
+        _check_shapes(layer)
+    except DumpError as error:
+        return replace(layer, fault=str(error))
+    return layer
+
+
 def _check_shapes(layer: Layer) -> None:
     def demand(fits: bool, what: str) -> None:
         if not fits:
@@ -199,56 +270,3 @@ def _check_shapes(layer: Layer) -> None:
     if h is not None:
         width = w.columns if w is not None else x.columns if x is not None else h.columns
         demand(h.rows == h.columns == width, f"gram is {h.rows} x {h.columns} for {width} inputs")
-
-
-def scorable_layers(dump: Dump, names: Sequence[str]) -> list[Layer]:
-    """Return the named layers that have outputs or inputs and weights.
-
-    Raises
-    ------
-    DumpError
-        If one of them has an input or a bias, but not what it takes, or none has anything but weights.
-    """
-    chosen = [dump.layers[name] for name in names]
-    for layer in chosen:
-        if layer.input is not None and not layer.scorable:
-            raise DumpError(f"{layer.name} has an input but no weight and no output; add one, or leave it out: --layer")
-    ready = [layer for layer in chosen if layer.scorable]
-    if not ready:
-        raise DumpError(
-            f"{dump.source} holds weights but no activations of {', '.join(names[:3])}; a dump needs each layer's "
-            f"output, or its input and weight"
-        )
-    return ready
-
-
-def prunable_layers(dump: Dump, names: Sequence[str]) -> list[Layer]:
-    """Return the named layers that have weights, and inputs or their Gram matrix.
-
-    Raises
-    ------
-    DumpError
-        If none has.
-    """
-    ready = [dump.layers[name] for name in names if dump.layers[name].prunable]
-    if not ready:
-        raise DumpError(
-            f"{dump.source} cannot be pruned: none of {', '.join(names[:3])} has a weight and an input, or its gram"
-        )
-    return ready
-
-
-def expandable_layers(dump: Dump, names: Sequence[str]) -> list[Layer]:
-    """Return the named layers that have weights and inputs.
-
-    Raises
-    ------
-    DumpError
-        If none has.
-    """
-    ready = [dump.layers[name] for name in names if dump.layers[name].expandable]
-    if not ready:
-        raise DumpError(
-            f"{dump.source} cannot be expanded: none of {', '.join(names[:3])} has a weight and an input to cluster"
-        )
-    return ready

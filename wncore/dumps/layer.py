@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from wncore.dumps.header import Entry, Header
 from wncore.dumps.tensor import Tensor
-from wncore.errors import DumpError, InputError
+from wncore.errors import DumpError, InputError, TooFewTokensError
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,10 @@ class Layer:
     mask: Tensor | None = None
     """(r, 1), 1 where a token counts"""
     sequence_length: int | None = None
+    fault: str | None = None
+    """Why nothing can be computed from its tensors: they do not fit together, say."""
+    empty: str | None = None
+    """Which of its tensors holds nothing, in words."""
 
     @property
     def neurons(self) -> int:
@@ -77,16 +81,36 @@ class Layer:
         """Whether there are weights, and the inputs themselves to cluster."""
         return self.weight is not None and self.input is not None
 
+    def check(self) -> None:
+        """Raise if nothing can be computed from the layer.
+
+        Raises
+        ------
+        DumpError
+            If its tensors do not fit together.
+        TooFewTokensError
+            If one of them is empty.
+        """
+        if self.fault is not None:
+            raise DumpError(self.fault)
+        if self.empty is not None:
+            raise TooFewTokensError(self.empty)
+
     def tokens(self, skip: int = 0) -> Tokens:
         """Say which tokens count when padding and the first `skip` tokens of every sequence are left out.
 
         Raises
         ------
         InputError
-            If `skip` is negative, or positive while the sequence length is unknown, or leaves fewer than 2 tokens.
+            If `skip` is negative, or positive while the sequence length is unknown.
+        TooFewTokensError
+            If fewer than 2 tokens are left.
         DumpError
-            If the mask holds other values than 0 and 1, or fewer than 2 tokens.
+            If the mask holds other values than 0 and 1.
+        WncoreError
+            As `check`.
         """
+        self.check()
         if skip < 0:
             raise InputError(f"the number of tokens to skip cannot be negative; got {skip}")
         keep = np.ones(self.rows, bool) if self.mask is None else self._read_mask(self.mask)
@@ -106,7 +130,9 @@ class Layer:
             keep = keep & (rank >= skip)
             chosen = Tokens(keep, sequence[keep], rank[keep] == 0)
         if chosen.count < 2:
-            raise InputError(f"{self.name} has {chosen.count} tokens that count, of {self.rows}; at least 2 are needed")
+            raise TooFewTokensError(
+                f"{self.name} has {chosen.count} tokens that count, of {self.rows}; at least 2 are needed"
+            )
         return chosen
 
     def _read_mask(self, mask: Tensor) -> NDArray[np.bool_]:

@@ -6,7 +6,6 @@ that no run would give the same file twice.
 """
 
 import json
-import os
 from collections.abc import Mapping
 from contextlib import ExitStack
 from itertools import pairwise
@@ -20,7 +19,7 @@ from wncore.dumps.dump import MASK, SUFFIXES
 from wncore.dumps.header import DTYPES, LONGEST, LONGEST_NAME
 from wncore.dumps.tensor import CHUNK
 from wncore.errors import InputError, ShapeError
-from wncore.files import check_output, release, replacing
+from wncore.files import check_output, flush, release, replacing
 
 TOKENS = ("input", "output")
 NAMES = {dtype: name for name, dtype in DTYPES.items()} | {
@@ -137,7 +136,7 @@ def _save(temporary: Path, header: bytes, arrays: Mapping[str, NDArray[Any]]) ->
                 file.write(part.reshape(-1).view(np.uint8).data)
             release(array)
         file.flush()
-        os.fsync(file.fileno())
+        flush(file.fileno())
 
 
 def _in_order(arrays: Mapping[str, NDArray[Any]]) -> list[tuple[str, NDArray[Any]]]:

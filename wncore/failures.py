@@ -1,0 +1,56 @@
+"""One layer that fails does not stop the others: it is left out, and named with the reason."""
+
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from wncore.errors import WriteError
+
+Fail = Callable[[str, Exception], object]
+"""Is told which layer failed, and how; what it raises ends the work."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A layer that could not be worked on."""
+
+    name: str
+    error: Exception
+
+
+class BlamedError(Exception):
+    """Work on several layers failed by the fault of one; the cause is the error itself."""
+
+    def __init__(self, name: str, cause: Exception) -> None:
+        super().__init__(name)
+        self.name, self.cause = name, cause
+
+
+def reraise(name: str, error: Exception) -> None:
+    """Let the first layer that fails end the work."""
+    raise error
+
+
+@contextmanager
+def attempt(name: str, fail: Fail) -> Generator[None, None, None]:
+    """Hand an error within the block to `fail`, and go on behind it.
+
+    What is no fault of the layer is raised: an interrupt, a disk that is full, a reader that went away.
+    """
+    try:
+        yield
+    except (WriteError, BrokenPipeError):
+        raise
+    except Exception as error:
+        fail(name, error)
+
+
+@contextmanager
+def blaming(name: str) -> Generator[None, None, None]:
+    """Name the layer by whose fault the block fails, as a `BlamedError`."""
+
+    def blame(name: str, error: Exception) -> None:
+        raise BlamedError(name, error) from error
+
+    with attempt(name, blame):
+        yield

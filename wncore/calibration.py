@@ -60,6 +60,7 @@ def calibrate(
     WncoreError
         As `sum_clusters`.
     """
+    layer.check()
     if layer.input is None:
         if layer.gram is None:
             raise InputError(f"{layer.name} has neither input nor gram; capture one of them")

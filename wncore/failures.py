@@ -1,6 +1,6 @@
 """One layer that fails does not stop the others: it is left out, and named with the reason."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -24,6 +24,14 @@ class BlamedError(Exception):
     def __init__(self, name: str, cause: Exception) -> None:
         super().__init__(name)
         self.name, self.cause = name, cause
+
+
+def first_of(failed: Sequence[Failure]) -> Exception:
+    """Return the error to raise when all layers failed; it names the others."""
+    error = failed[0].error
+    for other in failed[1:]:
+        error.add_note(f"{other.name} failed, too: {other.error}")
+    return error
 
 
 def reraise(name: str, error: Exception) -> None:

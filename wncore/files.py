@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 
 from wncore.errors import InputError, OutputExistsError, WncoreError, WriteError
 
-
-NO_FLUSH = {errno.EPERM, errno.EACCES, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EROFS}
-"""What file systems answer that cannot flush a file; nothing is lost by it, while EIO and ENOSPC say that data are."""
+UNKNOWN = {errno.EPERM, errno.EACCES, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EROFS}
+"""What file systems answer that know no permissions, or no flushing. Nothing is lost by it; EIO, ENOSPC lose data."""
 
 
 def sweep_paths(path: Path, settings: Sequence[str]) -> list[Path]:
@@ -75,7 +74,7 @@ def replacing(path: Path, force: bool = False) -> Generator[Path, None, None]:
         yield temporary
         umask = os.umask(0)
         os.umask(umask)
-        with suppress(OSError):  # not every file system has permissions
+        with _if_known():
             temporary.chmod(0o666 & ~umask)  # mkstemp is for the owner's eyes only
         _flush(temporary)
         check_output(path, force)  # it may have appeared meanwhile
@@ -107,10 +106,17 @@ def _flush(path: Path) -> None:
 
 def flush(handle: int) -> None:
     """Flush an open file to the disk, as far as its file system knows how to; that data were lost is an error."""
-    try:
+    with _if_known():
         os.fsync(handle)
+
+
+@contextmanager
+def _if_known() -> Generator[None, None, None]:
+    """Do without what a file system does not know."""
+    try:
+        yield
     except OSError as error:
-        if error.errno not in NO_FLUSH:
+        if error.errno not in UNKNOWN:
             raise
 
 

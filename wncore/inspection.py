@@ -12,8 +12,10 @@ from wncore.backend import Backend
 from wncore.dumps.header import DTYPES
 from wncore.dumps.layer import Layer, Tokens
 from wncore.dumps.tensor import CHUNK, UNIT
+from wncore.errors import TooFewTokensError
 from wncore.experts.files import ExpertFile
 from wncore.experts.packing import has_bits
+from wncore.failures import Fail, attempt
 from wncore.norms import norms
 from wncore.outputs import Outputs
 
@@ -38,10 +40,13 @@ class Inspection:
     lowest: float | None
     highest: float | None
 
+    idle: str | None = None
+    """Why there is nothing to compute: the layer is empty, or fewer than 2 tokens count."""
+
     @property
     def warnings(self) -> list[str]:
         """Say what is wrong, one sentence each."""
-        found = []
+        found = [self.idle] if self.idle else []
         if self.disagreement is not None and not self.disagreement <= (self.tolerance or 0):
             found.append(
                 f"output and input x weight disagree: neuron {self.worst_neuron} by {self.disagreement:.2g} of its "
@@ -60,6 +65,18 @@ class Inspection:
                     f"output after an activation; scores are meant for pre-activations"
                 )
         return found
+
+
+def survey_layer(layer: Layer, backend: Backend, memory: int, fail: Fail) -> Inspection:
+    """Inspect a layer, whatever is wrong with it; `fail` is told if nothing can be computed from it."""
+    nothing = Inspection(layer.name, layer.rows, 0, None, None, None, None, None, None)
+    with attempt(layer.name, fail):
+        try:
+            layer.check()
+            return inspect_layer(layer, backend, memory)
+        except TooFewTokensError as error:
+            return replace(nothing, idle=str(error))
+    return nothing
 
 
 def inspect_layer(layer: Layer, backend: Backend, memory: int = 2**30) -> Inspection:

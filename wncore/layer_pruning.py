@@ -13,6 +13,7 @@ from wncore.dumps.header import DTYPES
 from wncore.dumps.layer import Layer
 from wncore.dumps.tensor import computed_in, is_finite
 from wncore.errors import InputError, MemoryBudgetError, NonFiniteError
+from wncore.failures import Fail, attempt, reraise
 from wncore.inputs import Tick
 from wncore.normal import Float
 from wncore.outputs import Outputs
@@ -83,18 +84,25 @@ class LayerPruning:
 
 
 def prune_layers(
-    layers: Iterable[Layer], backend: Backend, specs: Iterable[PruneSpec], **settings: Any
+    layers: Iterable[Layer], backend: Backend, specs: Iterable[PruneSpec], *, fail: Fail = reraise, **settings: Any
 ) -> Iterator[list[LayerPruning]]:
-    """Prune layer after layer, each by its spec, as `prune_layer`; neighbours with one input share its Gram matrix."""
+    """Prune layer after layer, each by its spec, as `prune_layer`; neighbours with one input share its Gram matrix.
+
+    `fail` is told of a layer that cannot be pruned, which is left out.
+    """
     recent: list[tuple[Layer, Calibration]] = []
     skip = settings.get("skip_tokens", 0)
     for layer, spec in zip(layers, specs, strict=True):
-        known = next((calibration for other, calibration in recent if same_inputs(layer, other, skip)), None)
-        calibration = known or calibrate(
-            layer, backend, **{key: settings[key] for key in CALIBRATION & settings.keys()}
-        )
-        recent = [(layer, calibration), *recent][:2]
-        yield prune_layer(layer, backend, spec, calibration=calibration, **settings)
+        pruned: list[LayerPruning] = []
+        with attempt(layer.name, fail):
+            known = next((calibration for other, calibration in recent if same_inputs(layer, other, skip)), None)
+            calibration = known or calibrate(
+                layer, backend, **{key: settings[key] for key in CALIBRATION & settings.keys()}
+            )
+            recent = [(layer, calibration), *recent][:2]
+            pruned = prune_layer(layer, backend, spec, calibration=calibration, **settings)
+        if pruned:
+            yield pruned
 
 
 def same_inputs(a: Layer, b: Layer, skip: int) -> bool:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from wncore.backend import Backend
 from wncore.dumps.layer import Layer
 from wncore.dumps.tensor import computed_in
-from wncore.errors import InputError, NonFiniteError
+from wncore.errors import InputError, NonFiniteError, TooFewTokensError
 from wncore.inputs import Tick, read_input
 from wncore.normal import Float
 
@@ -38,13 +38,15 @@ def judged_from(layer: Layer, tokens: int, holdout: float) -> int:
     Raises
     ------
     InputError
-        If the share is not in [0, 1), or leaves fewer than 2 tokens to calibrate by.
+        If the share is not in [0, 1).
+    TooFewTokensError
+        If it leaves fewer than 2 tokens to calibrate by.
     """
     if not 0 <= holdout < 1:
         raise InputError(f"the share of tokens to hold out lies in [0, 1); got {holdout}")
     first = tokens - (round(holdout * tokens) or int(holdout > 0))
     if first < 2:
-        raise InputError(
+        raise TooFewTokensError(
             f"{layer.name} has {tokens} tokens; with --holdout {holdout:g} fewer than 2 are left to calibrate by"
         )
     return first

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import version
+from io import TextIOWrapper
 
 import click
 
@@ -57,10 +58,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except click.ClickException as error:
-        error.show()
+        error.show(sys.stderr)
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        click.echo("wncore: interrupted", err=True)
+        echo("wncore: interrupted", err=True)
         return 130
     except BrokenPipeError:  # the reader of our output went away
         sys.stderr.close()
@@ -68,9 +69,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if "--debug" in arguments:
             raise
-        click.echo(f"wncore: error: {describe(error)}", err=True)
+        if "--quiet" not in arguments:
+            _say_notes_of(error)
+        echo(f"wncore: error: {describe(error)}", err=True)
         return 1
     return result if isinstance(result, int) else 0
+
+
+def _say_notes_of(error: Exception) -> None:
+    """Print what was passed over before the error; it may be the reason."""
+    from wncore_cli.failures import say_notes
+
+    say_notes(getattr(error, "__notes__", []))
+
+
+def echo(text: str = "", err: bool = False) -> None:
+    """Print a line, in the encoding of the stream itself: Click would replace ASCII by another."""
+    click.echo(text, file=sys.stderr if err else sys.stdout)
 
 
 def describe(error: Exception) -> str:
@@ -95,4 +110,7 @@ def printable(text: str) -> str:
 
 def run() -> None:
     """Entry point of the console script."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+            stream.reconfigure(errors="backslashreplace")  # a name that cannot be shown is no reason to fail
     sys.exit(main())

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from wncore_cli import options, printable
+from wncore_cli import echo, failures, options, pictures, printable
 
 if TYPE_CHECKING:
+    from wncore.failures import Failure
     from wncore.scoring import LayerScore
 
 
@@ -50,6 +51,7 @@ def score(
     against: Path | None,
     top: int,
     layers: tuple[str, ...],
+    exclude: tuple[str, ...],
     plot: Path | None,
     estimator: str,
     streaming: bool,
@@ -62,7 +64,7 @@ def score(
     memory: int,
     threads: int | None,
     quiet: bool,
-) -> None:
+) -> int:
     """Score every neuron by the Wasserstein distance of its outputs to a Gaussian.
 
     SOURCES are safetensors dumps: files, an index of shards, or folders of them, taken together as one dump.
@@ -76,6 +78,7 @@ def score(
     wncore score dense.safetensors --against sparse.safetensors
     """  # noqa: D301
     from wncore.dumps import open_dump
+    from wncore.dumps.selection import choose
     from wncore.errors import InputError
     from wncore.results import check_target, score_document, to_json, write_scores
 
@@ -83,101 +86,108 @@ def score(
     if output:
         check_target(output, force)
     dump = open_dump(*sources, length=length)
-    chosen = _choose(dump, layers)
-    pictures = _pictures(plot, [layer.name for layer in chosen], force)
+    names = options.match_layers(list(dump.layers), layers, exclude)
+    selection = choose(dump, names, "scorable", skip_tokens)
+    chosen, failed = selection.ready, selection.failed
+    failures.say_notes([*dump.notes, *options.idle_patterns(list(dump.layers), layers, exclude)], quiet)
+    failures.say_notes(selection.notes, quiet)
+    files = _pictures(plot, [layer.name for layer in chosen], force)
     other = open_dump(against, length=length) if against else None
-    rivals = _rivals(chosen, other) if other else {}
+    rivals = _rivals(chosen, other, skip_tokens, failed, quiet) if other else {}
     if output and output.resolve() in {path.resolve() for path in [*dump.files, *(other.files if other else [])]}:
         raise InputError(f"{output} is part of the dump that is read; write the scores to another file")
     engine = options.make_backend(backend, device, threads)
     settings = {"seed": seed, "skip_tokens": skip_tokens, "pairs": pairs, "estimator": estimator, "memory": memory}
 
-    scores = _run([*chosen, *rivals.values()], engine, settings, quiet)
-    if not quiet:
-        for note in _notes(dump, layers, chosen, other, rivals):
-            click.echo(f"note: {printable(note)}", err=True)
-    dense, sparse = scores[: len(chosen)], {score.name: score for score in scores[len(chosen) :]}
+    dense, sparse = _run(chosen, rivals, engine, settings, failed, quiet)
+    failures.demand_some(dense, failed)
     if output or as_json:
-        described = {"version": version("wncore"), "backend": backend, **settings}
+        described = {"version": version("wncore"), "backend": backend, **settings, **failures.documented(failed)}
         del described["memory"]
         second = (printable(str(against)), sparse) if other else None
         document = score_document(printable(dump.source), dense, described, second)
         if output:
             write_scores(output, dense, document, force)
         if as_json:
-            click.echo(to_json(document))
+            echo(to_json(document))
     if not as_json:
         _print(dense, sparse, top)
-    if pictures:
+    missing: list[str] = []
+    by_name = {layer.name: layer for layer in chosen}
+    for result in dense if files else ():
         from wncore_cli import plots
 
-        for layer, result, files in zip(chosen, dense, pictures, strict=True):
-            plots.draw(layer, result, engine, settings, files, force)
+        with pictures.drawing(missing, quiet):
+            plots.draw(by_name[result.name], result, engine, settings, files[result.name], force)
+    return max(failures.report(failed), pictures.report(missing))
 
 
-def _choose(dump: Any, patterns: tuple[str, ...]) -> list:
-    from wncore.dumps.dump import scorable_layers
-
-    return scorable_layers(dump, options.match_layers(list(dump.layers), patterns))
-
-
-def _notes(dump: Any, patterns: tuple[str, ...], chosen: list, other: Any, rivals: dict[str, Any]) -> list[str]:
-    """Say what is passed over, and what makes a comparison unfair."""
-    notes = [*dump.notes[:20], *(other.notes[:20] if other else [])]
-    names = {layer.name for layer in chosen}
-    rest = [name for name in options.match_layers(list(dump.layers), patterns) if name not in names]
-    if rest:
-        notes.append(f"{len(rest)} layers have weights only and are left out: {', '.join(rest[:3])}")
-    uneven = [layer.name for layer in chosen if rivals and rivals[layer.name].rows != layer.rows]
-    if uneven:
-        notes.append(
-            f"the two dumps have different numbers of tokens for {', '.join(uneven[:3])}; fewer tokens raise the "
-            f"distance of every neuron (see the noise floors)"
-        )
-    return notes
-
-
-def _rivals(chosen: list, other: Any) -> dict[str, Any]:
-    """Find the chosen layers in the second dump."""
-    from wncore.dumps.dump import scorable_layers
-    from wncore.errors import InputError
+def _rivals(chosen: list, other: Any, skip_tokens: int, failed: list["Failure"], quiet: bool) -> dict[str, Any]:
+    """Find the chosen layers in the second dump; without its rival, a layer is scored, and not compared."""
+    from wncore.dumps.selection import choose
+    from wncore.errors import InputError, ShapeError, listed
+    from wncore.failures import Failure, first_of
 
     missing = [layer.name for layer in chosen if layer.name not in other.layers]
     if missing:
         raise InputError(
             f"--against {other.source} lacks {', '.join(missing[:3])}; choose layers that both have: --layer"
         )
-    rivals = {layer.name: layer for layer in scorable_layers(other, [layer.name for layer in chosen])}
+    found = choose(other, [layer.name for layer in chosen], "scorable", skip_tokens)
+    if found.lacking:
+        raise InputError(f"--against {other.source} has no outputs of {listed(found.lacking)}")
+    rivals, wrong = {layer.name: layer for layer in found.ready}, list(found.failed)
     for layer in chosen:
-        if layer.name not in rivals:
-            raise InputError(f"--against {other.source} has no outputs of {layer.name}")
-        if rivals[layer.name].neurons != layer.neurons:
-            raise InputError(
-                f"{layer.name} has {layer.neurons} neurons, and {rivals[layer.name].neurons} in {other.source}"
-            )
+        if layer.name in rivals and rivals[layer.name].neurons != layer.neurons:
+            neurons = rivals.pop(layer.name).neurons
+            text = f"{layer.name} has {layer.neurons} neurons, and {neurons} in {other.source}"
+            wrong.append(Failure(layer.name, ShapeError(text)))
+    if not rivals:
+        raise first_of(wrong)
+    failed += wrong
+    notes = [*other.notes, *(f"of {other.source}: {note}" for note in found.notes)]
+    uneven = [layer.name for layer in chosen if layer.name in rivals and rivals[layer.name].rows != layer.rows]
+    if uneven:
+        notes.append(
+            f"the two dumps have different numbers of tokens for {listed(uneven)}; fewer tokens raise the "
+            f"distance of every neuron (see the noise floors)"
+        )
+    failures.say_notes(notes, quiet)
     return rivals
 
 
-def _pictures(folder: Path | None, names: list[str], force: bool) -> list[dict[str, Path]]:
+def _pictures(folder: Path | None, names: list[str], force: bool) -> dict[str, dict[str, Path]]:
     if folder is None:
-        return []
+        return {}
     from wncore_cli import plots
 
-    return plots.targets(folder, names, force)
+    return dict(zip(names, plots.targets(folder, names, force), strict=True))
 
 
-def _run(layers: list, engine: Any, settings: dict[str, Any], quiet: bool) -> list["LayerScore"]:
+def _run(
+    layers: list, rivals: dict[str, Any], engine: Any, settings: dict[str, Any], failed: list["Failure"], quiet: bool
+) -> tuple[list["LayerScore"], dict[str, "LayerScore"]]:
+    """Score the layers, and those of the second dump; one that fails is noted, and the next one begun."""
+    from wncore.errors import WncoreError
+    from wncore.failures import attempt
     from wncore.scoring import score_layer
     from wncore_cli.progress import describe, progress
 
-    counts = [layer.tokens(settings["skip_tokens"]).count for layer in layers]  # bad masks are found before any work
-    total = sum(count * layer.neurons for count, layer in zip(counts, layers, strict=True))
+    fail = failures.recorder(failed)
+    skip = settings["skip_tokens"]
+    total = sum(layer.tokens(skip).count * layer.neurons for layer in [*layers, *rivals.values()])
+    dense: list[LayerScore] = []
+    sparse: dict[str, LayerScore] = {}
     with progress(total, "outputs", quiet, scale=True) as bar:
-        results = []
         for layer in layers:
             describe(bar, layer.name)
-            results.append(score_layer(layer, engine, progress=bar.update, **settings))
-    return results
+            with attempt(layer.name, fail):
+                dense.append(score_layer(layer, engine, progress=bar.update, **settings))
+        for layer in (rivals[one.name] for one in dense if one.name in rivals):
+            describe(bar, layer.name)
+            with attempt(layer.name, lambda name, error: fail(name, WncoreError(f"of the second dump: {error}"))):
+                sparse[layer.name] = score_layer(layer, engine, progress=bar.update, **settings)
+    return dense, sparse
 
 
 def _print(scores: list["LayerScore"], against: dict[str, "LayerScore"], top: int) -> None:
@@ -186,6 +196,6 @@ def _print(scores: list["LayerScore"], against: dict[str, "LayerScore"], top: in
     parts = [layers_table(scores)]
     parts += [top_table(scores, top)] if top else []
     parts += [change_table(scores, against, top)] if against else []
-    click.echo("\n\n".join(parts))
+    echo("\n\n".join(parts))
     for line in flag_lines(scores):
-        click.echo(line)
+        echo(line)

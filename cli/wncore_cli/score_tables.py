@@ -55,7 +55,7 @@ def change_table(scores: Sequence[LayerScore], against: dict[str, LayerScore], t
     """
     head = ["change", "tokens", "against", "noise floor", "against", "median", "falls for"]
     summary, ranked = [], []
-    for one in scores:
+    for one in (one for one in scores if one.name in against):
         other = against[one.name]
         delta = change(one, other)
         known = np.flatnonzero(np.isfinite(delta))

@@ -7,7 +7,7 @@ from typing import Literal
 from wncore.dumps.dump import Dump
 from wncore.dumps.layer import Layer
 from wncore.errors import DumpError, TooFewTokensError, listed
-from wncore.failures import Failure, attempt
+from wncore.failures import Failure, attempt, first_of
 
 Need = Literal["scorable", "prunable", "expandable"]
 """What a layer must be."""
@@ -90,9 +90,7 @@ def _nothing(dump: Dump, names: Sequence[str], found: Selection) -> Exception:
     """Make the error of a selection without a layer that is ready; what else there is becomes notes of it."""
     failed, idle = found.failed, list(found.idle)
     if failed:
-        error = failed[0].error
-        for other in failed[1:]:
-            error.add_note(f"{other.name} failed, too: {other.error}")
+        error = first_of(failed)
     elif idle:
         more = f"; so it is with {len(idle) - 1} more: {listed(idle[1:])}" if idle[1:] else ""
         error = TooFewTokensError(found.idle[idle[0]] + more)

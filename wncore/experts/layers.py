@@ -3,16 +3,18 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from wncore.backend import Backend
 from wncore.dumps.layer import Layer
-from wncore.errors import InputError, MemoryBudgetError
+from wncore.errors import InputError, MemoryBudgetError, TooFewTokensError, WriteError
 from wncore.experts.disentanglement import disentangle
 from wncore.experts.expansion import AUTO, ExpandSpec, LayerExpansion
 from wncore.experts.pruned import experts_at_once
 from wncore.experts.runs import SharedInput, read_shared, runs_of
+from wncore.failures import BlamedError, Fail, attempt, reraise
 from wncore.inputs import Tick
 from wncore.layer_pruning import same_inputs
 from wncore.scoring import score_layer
@@ -33,13 +35,15 @@ def expand_layers(
     wasserstein: bool = True,
     pairs: int = 50_000,
     spool: Path | None = None,
+    fail: Fail = reraise,
     tick: Tick = lambda count: None,
 ) -> Iterator[list[LayerExpansion]]:
     """Expand layer after layer, each by its spec, those with one input together; yield the runs of each.
 
     Specs differ in how to prune, if at all. A run is a number of experts and a pattern, in this order; controls follow
     the runs of their number. Of `AUTO`, only the number that was found is returned. With `spool`, experts wait in files
-    without a name in that folder, where they take memory only while they are used.
+    without a name in that folder, where they take memory only while they are used. `fail` is told of a layer that
+    cannot be expanded, which is left out: the others are what they would be without it.
 
     Raises
     ------
@@ -55,26 +59,56 @@ def expand_layers(
     spec = specs[0]
     if AUTO in spec.experts and holdout == 0:
         raise InputError("the number of experts is found by the error on tokens held out; give --holdout, or a number")
-    for group in groups(layers, skip_tokens):
-        source = read_shared(
-            group, backend, [own[layer.name] for layer in group], reading | {"holdout": holdout}, spool
-        )
-        found = _auto(source) if AUTO in spec.experts else _listed(source)
-        for layer, runs in zip(group, found, strict=True):
-            if not wasserstein:
-                yield runs
-                continue
-            alone = replace(layer, output=None)
-            dense = score_layer(
-                alone, backend, seed=spec.clusters.seed, skip_tokens=skip_tokens, pairs=pairs, memory=memory
-            )
-            seeded = {"dense": dense, "pairs": pairs, "seed": spec.clusters.seed}
-            scored = []
-            for run in runs:
-                assert run.weights is not None
-                moved = disentangle(alone, run.weights, run.labels, backend, **seeded, **reading)
-                scored.append(replace(run, dense=dense, disentanglement=moved))
-            yield scored
+    waiting = groups(layers, skip_tokens)
+    while waiting:
+        group = waiting.pop(0)
+        shared = {"specs": [own[layer.name] for layer in group], "reading": reading | {"holdout": holdout}}
+        found = _pruned(group, backend, fail, spool=spool, **shared)
+        for i, (layer, runs) in enumerate(found):
+            done: list[LayerExpansion] = []
+            with attempt(layer.name, fail):
+                done = _scored(layer, runs, backend, pairs, reading) if wasserstein else runs
+            if done:
+                yield done
+            elif i == 0 and found[1:]:  # the router is stored with the first
+                waiting.insert(0, [other for other, _ in found[1:]])
+                break
+
+
+def _pruned(
+    group: Sequence[Layer], backend: Backend, fail: Fail, specs: Sequence[ExpandSpec], **settings: Any
+) -> list[tuple[Layer, list[LayerExpansion]]]:
+    """Return the runs of each layer of a group that can be expanded; without one that fails, it is begun anew."""
+    try:
+        source = read_shared(group, backend, specs, **settings)
+        found = _auto(source) if AUTO in specs[0].experts else _listed(source)
+        return list(zip(group, found, strict=True))
+    except BlamedError as error:
+        fail(error.name, error.cause)
+        rest = [(layer, spec) for layer, spec in zip(group, specs, strict=True) if layer.name != error.name]
+    except (WriteError, BrokenPipeError):
+        raise
+    except Exception as error:  # of what they share
+        for layer in group:
+            fail(layer.name, error)
+        rest = []
+    layers, others = [layer for layer, _ in rest], [spec for _, spec in rest]
+    return _pruned(layers, backend, fail, others, **settings) if rest else []
+
+
+def _scored(
+    layer: Layer, runs: Sequence[LayerExpansion], backend: Backend, pairs: int, reading: dict[str, Any]
+) -> list[LayerExpansion]:
+    """Score a layer's outputs before, and through the experts of each run."""
+    alone, seed = replace(layer, output=None), runs[0].spec.clusters.seed
+    given = {key: reading[key] for key in ("skip_tokens", "memory")}
+    dense = score_layer(alone, backend, seed=seed, pairs=pairs, **given)
+    scored: list[LayerExpansion] = []
+    for run in runs:
+        assert run.weights is not None
+        moved = disentangle(alone, run.weights, run.labels, backend, dense=dense, pairs=pairs, seed=seed, **reading)
+        scored.append(replace(run, dense=dense, disentanglement=moved))
+    return scored
 
 
 def groups(layers: Sequence[Layer], skip_tokens: int) -> list[list[Layer]]:
@@ -106,7 +140,9 @@ def check_expandable(
     Raises
     ------
     InputError
-        If there are fewer calibration tokens than experts, or fewer inputs than components.
+        If there are fewer inputs than components.
+    TooFewTokensError
+        If there are fewer calibration tokens than experts.
     WncoreError
         As `experts_at_once`, `PruneSpec.cells`, `Layer.tokens` and `judged_from`.
     """
@@ -114,7 +150,9 @@ def check_expandable(
     m, d = layer.weight.rows, layer.weight.columns
     seen, most = judged_from(layer, layer.tokens(skip_tokens).count, holdout), max(spec.experts)
     if most > seen:
-        raise InputError(f"{layer.name} has {seen} tokens to calibrate by; {most} experts need as many, give fewer")
+        raise TooFewTokensError(
+            f"{layer.name} has {seen} tokens to calibrate by; {most} experts need as many, give fewer"
+        )
     if (spec.clusters.components or 1) > d:
         raise InputError(
             f"{layer.name} has {d} inputs, and so many --components at most; got {spec.clusters.components}"

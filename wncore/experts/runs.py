@@ -16,6 +16,7 @@ from wncore.experts.expansion import Control, ExpandSpec, LayerExpansion
 from wncore.experts.fitting import Projection, Routing, fit_routing, project_inputs, random_routing
 from wncore.experts.losses import expert_errors, relative_improvement
 from wncore.experts.pruned import prune_experts
+from wncore.failures import blaming
 from wncore.files import spool as spooled
 from wncore.pruning.patterns import Pattern, Unstructured
 from wncore.sums import ClusterSums, sum_clusters
@@ -43,12 +44,13 @@ class SharedInput:
 def read_shared(
     group: Sequence[Layer], backend: Backend, specs: Sequence[ExpandSpec], reading: dict[str, Any], spool: Path | None
 ) -> SharedInput:
-    """Read the weights of layers with one input, sum the input up and project it."""
+    """Read the weights of layers with one input, sum the input up and project it; a bad weight raises `BlamedError`."""
     dense = []
     for layer in group:
         assert layer.weight is not None
-        dense.append(layer.weight.read())
-        layer.weight.check_finite(dense[-1])
+        with blaming(layer.name):
+            dense.append(layer.weight.read())
+            layer.weight.check_finite(dense[-1])
     sums = sum_clusters(group[0], backend, **reading)
     projection = project_inputs(group[0], backend, sums, specs[0].clusters, **reading)
     return SharedInput(group, dense, sums, projection, backend, specs, reading, spool)
@@ -100,55 +102,58 @@ def _expand(
         if not patterns:
             found.append([])
             continue
-        pruned = prune_experts(
-            layer,
-            dense,
-            sums,
-            replace(spec.prune, patterns=tuple(patterns.values())),
-            source.backend,
-            prior=spec.prior,
-            ridge=spec.ridge,
-            memory=reading["memory"],
-            tick=reading["tick"],
-        )
-        runs = []
-        for (p, pattern), weights in zip(patterns.items(), pruned.weights, strict=True):
-            errors = expert_errors(weights, dense, sums)
-            if np.isnan(errors.relative_error):
-                raise NonFiniteError(f"{layer.name}: its outputs overflow float64; scale the input or the weights down")
-            before = errors if one is None else one[i][p].errors
-            held = None
-            if errors.neuron_error_holdout is not None and before.neuron_error_holdout is not None:
-                held = relative_improvement(before.neuron_error_holdout, errors.neuron_error_holdout)
-            runs.append(
-                LayerExpansion(
-                    name=layer.name,
-                    shape=(dense.shape[0], dense.shape[1]),
-                    asked=asked,
-                    control=control,
-                    weights=weights if source.spool is None else spooled(weights, source.spool),
-                    bias=None if layer.bias is None else layer.bias.read()[:, 0],
-                    router=routing.router,
-                    router_of=source.layers[0].name,
-                    labels=routing.labels,
-                    pattern=pattern,
-                    spec=spec,
-                    tokens_per_expert=sums.tokens,
-                    holdout_per_expert=sums.holdout_tokens,
-                    merged=routing.merged,
-                    explained=source.projection.explained,
-                    inertia=routing.inertia,
-                    rank=np.array(ranks),
-                    own=pruned.own,
-                    ridge=pruned.ridge,
-                    raised=pruned.raised,
-                    zeros=np.count_nonzero(weights == 0, axis=(1, 2)),
-                    errors=errors,
-                    relative_improvement=relative_improvement(before.neuron_error, errors.neuron_error),
-                    relative_improvement_holdout=held,
-                    dense=None,
-                    disentanglement=None,
-                )
+        with blaming(layer.name):
+            pruned = prune_experts(
+                layer,
+                dense,
+                sums,
+                replace(spec.prune, patterns=tuple(patterns.values())),
+                source.backend,
+                prior=spec.prior,
+                ridge=spec.ridge,
+                memory=reading["memory"],
+                tick=reading["tick"],
             )
-        found.append(runs)
+            runs = []
+            for (p, pattern), weights in zip(patterns.items(), pruned.weights, strict=True):
+                errors = expert_errors(weights, dense, sums)
+                if np.isnan(errors.relative_error):
+                    raise NonFiniteError(
+                        f"{layer.name}: its outputs overflow float64; scale the input or the weights down"
+                    )
+                before = errors if one is None else one[i][p].errors
+                held = None
+                if errors.neuron_error_holdout is not None and before.neuron_error_holdout is not None:
+                    held = relative_improvement(before.neuron_error_holdout, errors.neuron_error_holdout)
+                runs.append(
+                    LayerExpansion(
+                        name=layer.name,
+                        shape=(dense.shape[0], dense.shape[1]),
+                        asked=asked,
+                        control=control,
+                        weights=weights if source.spool is None else spooled(weights, source.spool),
+                        bias=None if layer.bias is None else layer.bias.read()[:, 0],
+                        router=routing.router,
+                        router_of=source.layers[0].name,
+                        labels=routing.labels,
+                        pattern=pattern,
+                        spec=spec,
+                        tokens_per_expert=sums.tokens,
+                        holdout_per_expert=sums.holdout_tokens,
+                        merged=routing.merged,
+                        explained=source.projection.explained,
+                        inertia=routing.inertia,
+                        rank=np.array(ranks),
+                        own=pruned.own,
+                        ridge=pruned.ridge,
+                        raised=pruned.raised,
+                        zeros=np.count_nonzero(weights == 0, axis=(1, 2)),
+                        errors=errors,
+                        relative_improvement=relative_improvement(before.neuron_error, errors.neuron_error),
+                        relative_improvement_holdout=held,
+                        dense=None,
+                        disentanglement=None,
+                    )
+                )
+            found.append(runs)
     return found

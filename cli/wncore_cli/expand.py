@@ -131,9 +131,9 @@ def expand(
     place, missing = {layer.name: i for i, layer in enumerate(ready)}, []
 
     def draw(runs: list["LayerExpansion"]) -> None:
-        with pictures.drawing(missing, quiet):
-            i = place[runs[0].name]
-            expand_plots.draw(ready[i], runs, engine, work | {"neurons": neurons}, targets[i], force)
+        i = place[runs[0].name]
+        drawn = (ready[i], runs, engine, work | {"neurons": neurons}, targets[i], force)
+        pictures.draw(expand_plots.draw, *drawn, failed=missing, silent=quiet)
 
     expansions: dict[str, list[LayerExpansion]] = {}
     spool = output.parent if output else None

@@ -48,11 +48,16 @@ def documented(failed: Sequence[Failure]) -> dict[str, Any]:
     return {"failed": [{"name": one.name, "error": describe(one.error)} for one in failed]}
 
 
+def told(failure: Failure) -> str:
+    """Say in one line which layer failed, and why."""
+    text, name = describe(failure.error), printable(failure.name)
+    return text if text.startswith(name) else f"{name}: {text}"
+
+
 def report(failed: Sequence[Failure]) -> int:
     """Name the layers that failed, a line each, and return the exit code."""
     for one in failed[:MOST]:
-        text, name = describe(one.error), printable(one.name)
-        echo(f"wncore: error: {text if text.startswith(name) else f'{name}: {text}'}", err=True)
+        echo(f"wncore: error: {told(one)}", err=True)
     if failed[MOST:]:
         echo(f"wncore: error: and {len(failed) - MOST} more: {listed([one.name for one in failed[MOST:]])}", err=True)
     return 1 if failed else 0

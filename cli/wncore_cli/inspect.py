@@ -78,8 +78,8 @@ def inspect(
             echo(f"{printable(one.name)}: output agrees with input x weight to {one.disagreement:.1g}")
         for warning in one.warnings:
             echo(f"warning: {printable(one.name)}: {warning}")
-    for one in failures.documented(failed).get("failed", ()):
-        echo(f"error: {printable(one['name'])}: {one['error']}")
+    for failure in failed:
+        echo(f"error: {failures.told(failure)}")
     for note in [*dump.notes, *options.idle_patterns(list(dump.layers), layers, exclude)]:
         echo(f"note: {printable(note)}")
     return failures.report(failed)

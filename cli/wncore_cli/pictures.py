@@ -6,8 +6,9 @@ MPLBACKEND of a notebook, usetex of a matplotlibrc, or a home that cannot be wri
 import logging
 import os
 import warnings
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 from wncore_cli import describe, echo
 
@@ -15,15 +16,14 @@ OWN = {"MPLBACKEND": "agg", "MATPLOTLIBRC": os.devnull}
 """Read when Matplotlib is imported."""
 
 
-@contextmanager
-def drawing(failed: list[str], silent: bool = False) -> Generator[None, None, None]:
-    """Draw within this block; an error goes to `failed`. `silent`: without warnings of Matplotlib."""
+def draw(function: Callable[..., None], *arguments: Any, failed: list[str], silent: bool) -> None:
+    """Call what draws; an error goes to `failed`. `silent`: without warnings of Matplotlib."""
     try:
         with ExitStack() as stack:
             if silent:
                 stack.enter_context(_silence())
             stack.enter_context(_settings())
-            yield
+            function(*arguments)
     except Exception as error:
         failed.append(describe(error))
 
@@ -51,7 +51,7 @@ def _settings() -> Generator[None, None, None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
-    defaults = {name: value for name, value in mpl.rcParamsDefault.items() if not name.startswith("backend")}
+    defaults: Any = {name: value for name, value in mpl.rcParamsDefault.items() if not name.startswith("backend")}
     with mpl.rc_context(defaults):
         yield
 

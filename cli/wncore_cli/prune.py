@@ -89,8 +89,8 @@ def prune(
 
     def draw(results: list["LayerPruning"]) -> None:
         for result, own in zip(results, targets.get(results[0].name, ()), strict=bool(targets)):
-            with pictures.drawing(missing, quiet):
-                prune_plots.draw(by_name[result.name], result, engine, work, own, force)
+            drawn = (by_name[result.name], result, engine, work, own, force)
+            pictures.draw(prune_plots.draw, *drawn, failed=missing, silent=quiet)
 
     prunings = []
     for results in _run(ready, specs, engine, work, failures.recorder(failed), quiet):

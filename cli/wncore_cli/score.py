@@ -117,8 +117,8 @@ def score(
     for result in dense if files else ():
         from wncore_cli import plots
 
-        with pictures.drawing(missing, quiet):
-            plots.draw(by_name[result.name], result, engine, settings, files[result.name], force)
+        drawn = (by_name[result.name], result, engine, settings, files[result.name], force)
+        pictures.draw(plots.draw, *drawn, failed=missing, silent=quiet)
     return max(failures.report(failed), pictures.report(missing))
 
 

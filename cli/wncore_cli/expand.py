@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wncore_cli import echo, expand_options, failures, options, pictures, printable, pruning_options
+from wncore_cli.choice import choose_layers
 
 if TYPE_CHECKING:
     from wncore.experts.expansion import ExpandSpec, LayerExpansion
@@ -103,7 +104,6 @@ def expand(
     wncore expand dump/ --layer '*.up_proj' --experts auto --sparsity 2:4 --plot pictures
     """  # noqa: D301
     from wncore.dumps import open_dump
-    from wncore.dumps.selection import choose
     from wncore.experts.conditions import conditions
     from wncore.experts.results import expand_document
     from wncore.files import release
@@ -114,11 +114,8 @@ def expand(
     if neurons and not plot:
         raise click.UsageError("--neuron has no effect without --plot; name a folder for the pictures")
     dump = open_dump(*sources, length=length)
-    names = options.match_layers(list(dump.layers), layers, exclude)
-    selection = choose(dump, names, "expandable", chosen["skip_tokens"])
+    selection = choose_layers(dump, layers, exclude, "expandable", chosen["skip_tokens"], quiet)
     ready, failed = selection.ready, selection.failed
-    failures.say_notes([*dump.notes, *options.idle_patterns(list(dump.layers), layers, exclude)], quiet)
-    failures.say_notes(selection.notes, quiet)
     specs = [replace(spec, prune=one) for one in pruning_options.specs_of(ready, spec.prune, by_neuron)]
     files = expand_options.name_files(output, specs[0])
     pruning_options.check_files(files, [*dump.files, *([by_neuron] if by_neuron else [])], force)

@@ -17,14 +17,18 @@ MOST = 20
 
 def recorder(failed: list[Failure]) -> Fail:
     """Return what notes a layer that failed. Arrays that its traceback holds are let go of; --debug prints it first."""
-    debug = click.get_current_context().meta.get("wncore.debug", False)
 
     def record(name: str, error: Exception) -> None:
-        if debug:
-            echo("".join(traceback.format_exception(error)), err=True)
+        show(error)
         failed.append(Failure(name, _light(error)))
 
     return record
+
+
+def show(error: Exception) -> None:
+    """Print where an error came from, if --debug is given."""
+    if click.get_current_context().meta.get("wncore.debug", False):
+        echo("".join(traceback.format_exception(error)), err=True)
 
 
 def _light(error: Exception) -> Exception:

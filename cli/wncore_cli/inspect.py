@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wncore_cli import echo, failures, options, printable
+from wncore_cli.choice import idle_patterns, match_layers
 from wncore_cli.tables import table
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def inspect(
     dump = survey_dump(*sources, length=length)
     failed: list[Failure] = []
     with failures.noting(dump.notes):
-        names = options.match_layers(list(dump.layers), layers, exclude)
+        names = match_layers(list(dump.layers), layers, exclude)
         engine = options.make_backend(backend, device, threads)
         bar = tqdm(names, unit=" layers", delay=2, disable=True if quiet else None, leave=False)
         fail = failures.recorder(failed)
@@ -80,7 +81,7 @@ def inspect(
             echo(f"warning: {printable(one.name)}: {warning}")
     for failure in failed:
         echo(f"error: {failures.told(failure)}")
-    for note in [*dump.notes, *options.idle_patterns(list(dump.layers), layers, exclude)]:
+    for note in [*dump.notes, *idle_patterns(list(dump.layers), layers, exclude)]:
         echo(f"note: {printable(note)}")
     return failures.report(failed)
 
@@ -96,7 +97,7 @@ def _inspect_experts(path: Path, layers: tuple[str, ...], exclude: tuple[str, ..
     from wncore.inspection import inspect_experts
 
     file = load_experts(path)
-    names = options.match_layers(list(file.layers), layers, exclude)
+    names = match_layers(list(file.layers), layers, exclude)
     found = [one for one in inspect_experts(file) if one.name in names]
     packed = file.layers.packed
     if as_json:

@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Callable
-from fnmatch import fnmatchcase
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -167,40 +166,6 @@ def make_backend(name: str, device: str | None, threads: int | None) -> Any:
 
     given = {"device": device, "threads": threads}
     return get_backend(name, **{key: value for key, value in given.items() if value is not None})
-
-
-def match_layers(names: list[str], patterns: tuple[str, ...], exclude: tuple[str, ...] = ()) -> list[str]:
-    """Return the names that any pattern matches, all without a pattern; none that an excluding one matches."""
-    from wncore.errors import InputError, listed
-
-    found = [name for name in names if not patterns or any(matches(name, pattern) for pattern in patterns)]
-    if not found:
-        raise InputError(f"--layer {' '.join(patterns)} matches none of the {len(names)} layers: {listed(names)}")
-    chosen = [name for name in found if not any(matches(name, pattern) for pattern in exclude)]
-    if not chosen:
-        raise InputError(
-            f"--exclude {' '.join(exclude)} leaves none of {len(found)} layers: {listed(found)}; exclude fewer"
-        )
-    return chosen
-
-
-def matches(name: str, pattern: str) -> bool:
-    """Whether a name matches; brackets are a set of characters, or just brackets, as in model.layers[0].mlp.
-
-    >>> matches("h[0].mlp", "h[0].*"), matches("h1.mlp", "h[0-3].mlp"), matches("h[10].mlp", "h[0].mlp")
-    (True, True, False)
-    """
-    return name == pattern or fnmatchcase(name, pattern) or fnmatchcase(name, pattern.replace("[", "[[]"))
-
-
-def idle_patterns(names: list[str], patterns: tuple[str, ...], exclude: tuple[str, ...]) -> list[str]:
-    """Say which patterns match no layer: whoever gave them expects one."""
-    return [
-        f"{option} {pattern} matches none of the {len(names)} layers"
-        for option, given in (("--layer", patterns), ("--exclude", exclude))
-        for pattern in given
-        if not any(matches(name, pattern) for name in names)
-    ]
 
 
 SOURCE = Source(path_type=Path)

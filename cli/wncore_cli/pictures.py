@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from wncore_cli import describe, echo
+from wncore_cli.failures import show
 
 OWN = {"MPLBACKEND": "agg", "MATPLOTLIBRC": os.devnull}
 """Read when Matplotlib is imported."""
@@ -25,6 +26,7 @@ def draw(function: Callable[..., None], *arguments: Any, failed: list[str], sile
             stack.enter_context(_settings())
             function(*arguments)
     except Exception as error:
+        show(error)
         failed.append(describe(error))
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wncore_cli import echo, failures, options, pictures, printable, pruning_options
+from wncore_cli.choice import choose_layers
 
 if TYPE_CHECKING:
     from wncore.failures import Fail
@@ -64,7 +65,6 @@ def prune(
     wncore prune dump/ --layer '*.up_proj' --sparsity 2:4 --published
     """  # noqa: D301
     from wncore.dumps import open_dump
-    from wncore.dumps.selection import choose
     from wncore.files import spool, sweep_paths
     from wncore.prune_results import prune_document, write_pruned
     from wncore.results import to_json
@@ -72,11 +72,8 @@ def prune(
 
     spec = pruning_options.read_spec(chosen, sparsity, by_neuron, plot)
     dump = open_dump(*sources, length=length)
-    names = options.match_layers(list(dump.layers), layers, exclude)
-    selection = choose(dump, names, "prunable", chosen["skip_tokens"])
+    selection = choose_layers(dump, layers, exclude, "prunable", chosen["skip_tokens"], quiet)
     ready, failed = selection.ready, selection.failed
-    failures.say_notes([*dump.notes, *options.idle_patterns(list(dump.layers), layers, exclude)], quiet)
-    failures.say_notes(selection.notes, quiet)
     specs = pruning_options.specs_of(ready, spec, by_neuron)
     sparsity = specs[0].patterns
     files = sweep_paths(output, [str(pattern) for pattern in sparsity]) if output else []

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wncore_cli import echo, failures, options, pictures, printable
+from wncore_cli.choice import choose_layers
 
 if TYPE_CHECKING:
     from wncore.failures import Failure
@@ -78,7 +79,6 @@ def score(
     wncore score dense.safetensors --against sparse.safetensors
     """  # noqa: D301
     from wncore.dumps import open_dump
-    from wncore.dumps.selection import choose
     from wncore.errors import InputError
     from wncore.results import check_target, score_document, to_json, write_scores
 
@@ -86,11 +86,8 @@ def score(
     if output:
         check_target(output, force)
     dump = open_dump(*sources, length=length)
-    names = options.match_layers(list(dump.layers), layers, exclude)
-    selection = choose(dump, names, "scorable", skip_tokens)
+    selection = choose_layers(dump, layers, exclude, "scorable", skip_tokens, quiet)
     chosen, failed = selection.ready, selection.failed
-    failures.say_notes([*dump.notes, *options.idle_patterns(list(dump.layers), layers, exclude)], quiet)
-    failures.say_notes(selection.notes, quiet)
     files = _pictures(plot, [layer.name for layer in chosen], force)
     other = open_dump(against, length=length) if against else None
     rivals = _rivals(chosen, other, skip_tokens, failed, quiet) if other else {}

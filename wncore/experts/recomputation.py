@@ -16,7 +16,7 @@ from wncore.dumps.dump import Dump
 from wncore.dumps.header import DTYPES
 from wncore.dumps.layer import Layer
 from wncore.dumps.tensor import computed_in
-from wncore.errors import DumpError, MemoryBudgetError, WncoreError
+from wncore.errors import DumpError, InputError, MemoryBudgetError, WncoreError
 from wncore.experts.allowances import allowances
 from wncore.experts.borderline import Borderline, find_borderline
 from wncore.experts.conditions import conditions, differences
@@ -73,7 +73,7 @@ def verify_against(
     MemoryBudgetError
         If a layer's Gram matrices and experts do not fit into `memory`.
     WncoreError
-        If the source cannot be read: a damaged file, NaN among its inputs.
+        If the source cannot be read: a file that changed meanwhile, say.
     """
     for key in ("holdout", "skip_tokens"):
         if key not in file.document:
@@ -85,7 +85,10 @@ def verify_against(
     run = _Run(file, dump, source_digests(layers, tick), backend, not changed, float(file.document["holdout"]), reading)
     checks: list[Check] = []
     for stored in file.layers.described.values():
-        checks += _layer(run, stored)
+        try:
+            checks += _layer(run, stored)
+        except InputError as error:  # of this layer alone: NaN among its inputs, say
+            checks.append(Check(stored.name, "source", False, str(error)))
         tick(1)
     return Verification(dump.source, not changed, tuple(changed), (*checks, _inputs(run)))
 
@@ -101,6 +104,7 @@ def _layer(run: _Run, stored: StoredLayer) -> list[Check]:
     layer = run.dump.layers.get(stored.name)
     if layer is None or layer.input is None or layer.weight is None:
         return [Check(stored.name, "source", False, "the source has no such layer, or not its input and weight")]
+    layer.check()
     if (layer.weight.rows, layer.weight.columns) != stored.shape:
         shape = f"{layer.weight.rows} x {layer.weight.columns}"
         return [Check(stored.name, "source", False, f"the weight is {shape} in the source")]

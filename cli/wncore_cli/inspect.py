@@ -102,6 +102,7 @@ def _inspect_experts(path: Path, layers: tuple[str, ...], exclude: tuple[str, ..
     packed = file.layers.packed
     if as_json:
         document = {"schema": "wncore.inspect/1", "source": printable(str(path)), "packed": packed}
+        document |= {"failed": file.document["failed"]} if "failed" in file.document else {}
         echo(json.dumps(document | {"experts": [asdict(one) for one in found]}, allow_nan=False))
         return
     echo(printable(f"{path}: sparse experts of {len(file.layers)} layers, {'packed' if packed else 'dense'}"))
@@ -112,6 +113,8 @@ def _inspect_experts(path: Path, layers: tuple[str, ...], exclude: tuple[str, ..
         row = [one.name, f"{one.experts}", f"{one.shape[0]}x{one.shape[1]}", one.dtype, one.router, f"{one.tokens}"]
         rows.append([*row, f"{one.zeros:.2%}", *sizes])
     echo(table(head, rows))
+    for failure in file.document.get("failed", ()):
+        echo(printable(f"note: {failure['name']} is not among them: {failure['error']}"))
 
 
 def _parts(layer: Any) -> dict[str, Any]:

@@ -46,10 +46,11 @@ def settings(folder):
     }
 
 
-@pytest.mark.parametrize("command", WORK)
-def test_the_users_settings_are_not_ours(acts, command):
+@pytest.mark.parametrize(("command", "most"), [("score", None), ("prune", 1), ("expand", 1)])
+def test_the_users_settings_are_not_ours(acts, command, most):
+    """All of them for one command; the others draw by the same function."""
     folder = acts.parent
-    for name, environment in settings(folder).items():
+    for name, environment in list(settings(folder).items())[:most]:
         done = call(folder, command, "--quiet", "--force", **environment)
         assert (name, done.returncode, done.stderr) == (name, 0, "")
         assert len(names_in(folder / "pictures")) == 2 * PICTURES[command]

@@ -16,7 +16,7 @@ from wncore.dumps.dump import Dump
 from wncore.dumps.header import DTYPES
 from wncore.dumps.layer import Layer
 from wncore.dumps.tensor import computed_in
-from wncore.errors import DumpError, InputError, MemoryBudgetError, WncoreError
+from wncore.errors import DumpError, MemoryBudgetError, NonFiniteError, WncoreError
 from wncore.experts.allowances import allowances
 from wncore.experts.borderline import Borderline, find_borderline
 from wncore.experts.conditions import conditions, differences
@@ -87,7 +87,7 @@ def verify_against(
     for stored in file.layers.described.values():
         try:
             checks += _layer(run, stored)
-        except InputError as error:  # of this layer alone: NaN among its inputs, say
+        except (DumpError, NonFiniteError) as error:  # of this layer alone: NaN among its inputs, say
             checks.append(Check(stored.name, "source", False, str(error)))
         tick(1)
     return Verification(dump.source, not changed, tuple(changed), (*checks, _inputs(run)))

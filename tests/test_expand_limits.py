@@ -13,6 +13,7 @@ from wncore.experts.expansion import AUTO
 from wncore.experts.fitting import ClusterSpec
 from wncore.experts.pruned import experts_at_once
 from wncore.files import spool
+from wncore.layers.activations import open_layer
 from wncore.pruning.patterns import Unstructured
 
 NUMBA = BACKENDS[1]
@@ -68,7 +69,7 @@ def _largest(layer, memory):
     fitting = [0]
     for k in (1, 2, 4):
         with suppress(MemoryBudgetError):
-            experts_at_once(layer, (Unstructured(0.5),), k, memory)
+            experts_at_once(open_layer(layer, NUMBA, memory=memory), (Unstructured(0.5),), k)
             fitting.append(k)
     return max(fitting)
 

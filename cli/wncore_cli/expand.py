@@ -106,6 +106,7 @@ def expand(
     from wncore.experts.conditions import conditions
     from wncore.experts.results import expand_document
     from wncore.files import release
+    from wncore.layers.activations import open_layers
     from wncore.results import to_json
     from wncore_cli import expand_plots, plots
 
@@ -120,17 +121,17 @@ def expand(
     pruning_options.check_files(files, [*dump.files, *([by_neuron] if by_neuron else [])], force)
     pictures = plots.targets(plot, [layer.name for layer in ready], force, expand_plots.KINDS) if plot else []
     engine = options.make_backend(backend, device, threads)
-    work = {"memory": memory} | {key: chosen[key] for key in ("holdout", "skip_tokens", "wasserstein", "pairs")}
-    _check(ready, specs, work, neurons, spooled=output is not None)
+    reading = {key: chosen[key] for key in ("holdout", "skip_tokens")}
+    opened = open_layers(ready, engine, memory=memory, **reading)
+    _check(opened, specs, neurons, spooled=output is not None)
 
     place = {layer.name: i for i, layer in enumerate(ready)}
     expansions: dict[str, list[LayerExpansion]] = {}
-    spool = output.parent if output else None
-    for runs in _run(ready, specs, engine, work | {"spool": spool}, quiet):
+    work = {key: chosen[key] for key in ("wasserstein", "pairs")} | {"spool": output.parent if output else None}
+    for runs in _run(opened, specs, work, quiet):
         name = runs[0].name
         if plot:
-            drawing = work | {"neurons": neurons}
-            expand_plots.draw(ready[place[name]], runs, engine, drawing, pictures[place[name]], force)
+            expand_plots.draw(opened[place[name]], runs, neurons, pictures[place[name]], force)
         expansions[name] = [run if output and not run.control else replace(run, weights=None) for run in runs]
         for run in expansions[name]:
             if run.weights is not None:
@@ -139,7 +140,7 @@ def expand(
     if not quiet:
         for note in _notes(dump, names, found, output):
             click.echo(f"note: {printable(note)}", err=True)
-    settings = conditions(engine, memory) | {key: work[key] for key in ("holdout", "skip_tokens")}
+    settings = conditions(engine, memory) | reading
     settings |= {"pairs": work["pairs"] if work["wasserstein"] else None, "length": length, "seed": chosen["seed"]}
     settings |= {"by_neuron": printable(str(by_neuron))} if by_neuron else {}
     _save(files, dump, ready, found, settings, packed, force)
@@ -200,22 +201,19 @@ def _files(output: Path | None, spec: "ExpandSpec") -> list[Path]:
     return sweep_paths(output, ["-".join(part) for part in parts])
 
 
-def _check(
-    layers: list, specs: list["ExpandSpec"], work: dict[str, Any], neurons: tuple[int, ...], spooled: bool
-) -> None:
+def _check(opened: list, specs: list["ExpandSpec"], neurons: tuple[int, ...], spooled: bool) -> None:
     """Say before any work what cannot be done."""
     from wncore.errors import InputError
     from wncore.experts.layers import check_expandable
 
-    reading = {key: work[key] for key in ("holdout", "skip_tokens", "memory")}
-    for layer, spec in zip(layers, specs, strict=True):
-        check_expandable(layer, spec, **reading, spool=spooled)
-        if neurons and max(neurons) >= layer.weight.rows:
-            raise InputError(f"{layer.name} has {layer.weight.rows} neurons, from 0; --neuron {max(neurons)} is none")
+    for one, spec in zip(opened, specs, strict=True):
+        check_expandable(one, spec, spool=spooled)
+        if neurons and max(neurons) >= one.shape[0]:
+            raise InputError(f"{one.name} has {one.shape[0]} neurons, from 0; --neuron {max(neurons)} is none")
 
 
 def _run(
-    layers: list, specs: list["ExpandSpec"], engine: Any, work: dict[str, Any], quiet: bool
+    opened: list, specs: list["ExpandSpec"], work: dict[str, Any], quiet: bool
 ) -> Iterator[list["LayerExpansion"]]:
     from wncore.experts.expansion import AUTO
     from wncore.experts.layers import expand_layers
@@ -223,9 +221,9 @@ def _run(
 
     spec = specs[0]
     numbers = {1, *spec.experts}  # one expert is what others are compared with
-    total = len(layers) * sum(k * (3 if spec.controls and k > 1 else 1) for k in numbers)
-    with progress(None if AUTO in numbers else total, "experts", quiet, layers[0].name) as bar:
-        for runs in expand_layers(layers, engine, specs, tick=bar.update, **work):
+    total = len(opened) * sum(k * (3 if spec.controls and k > 1 else 1) for k in numbers)
+    with progress(None if AUTO in numbers else total, "experts", quiet, opened[0].name) as bar:
+        for runs in expand_layers([one.telling(bar.update) for one in opened], specs, **work):
             describe(bar, runs[0].name)
             yield runs
 

@@ -64,6 +64,7 @@ def prune(
     from wncore.dumps import open_dump
     from wncore.dumps.dump import prunable_layers
     from wncore.files import spool, sweep_paths
+    from wncore.layers.activations import open_layers
     from wncore.prune_results import prune_document, write_pruned
     from wncore.results import to_json
     from wncore_cli import prune_plots
@@ -79,18 +80,18 @@ def prune(
     pictures = _pictures(plot, ready, sparsity, force)
     engine = options.make_backend(backend, device, threads)
 
-    work = {"memory": memory} | {key: chosen[key] for key in ("ridge", "holdout", "skip_tokens", "wasserstein")}
+    reading = {key: chosen[key] for key in ("holdout", "skip_tokens")}
+    opened = open_layers(ready, engine, memory=memory, **reading)
     prunings = []
-    for i, results in enumerate(_run(ready, specs, engine, work, quiet)):
+    for i, results in enumerate(_run(opened, specs, quiet, ridge=chosen["ridge"], wasserstein=chosen["wasserstein"])):
         for result, own in zip(results, pictures[i] if pictures else (), strict=bool(pictures)):
-            prune_plots.draw(ready[i], result, engine, work, own, force)
+            prune_plots.draw(opened[i], result, own, force)
         waiting = [spool(one.weight, output.parent) if output and one.weight is not None else None for one in results]
         prunings.append([replace(result, weight=weight) for result, weight in zip(results, waiting, strict=True)])
     if not quiet:
         for note in _notes(dump, names, prunings, output, plot):
             click.echo(f"note: {printable(note)}", err=True)
-    settings = {"version": version("wncore"), "backend": backend}
-    settings |= {key: work[key] for key in ("holdout", "skip_tokens")}
+    settings = {"version": version("wncore"), "backend": backend, **reading}
     settings |= {"by_neuron": printable(str(by_neuron))} if by_neuron else {}
     for i, path in enumerate(files):
         run = [results[i] for results in prunings]
@@ -114,20 +115,18 @@ def _pictures(folder: Path | None, layers: list, patterns: tuple, force: bool) -
     return [flat[i : i + len(patterns)] for i in range(0, len(flat), len(patterns))]
 
 
-def _run(layers: list, specs: list, engine: Any, work: dict[str, Any], quiet: bool) -> Iterator[list["LayerPruning"]]:
+def _run(opened: list, specs: list, quiet: bool, **settings: Any) -> Iterator[list["LayerPruning"]]:
     from wncore.layer_pruning import check_memory, prune_layers
     from wncore_cli.progress import describe, progress
 
-    for layer, spec in zip(layers, specs, strict=True):  # what cannot be done is said before any work
-        check_memory(layer, spec, engine, work["memory"])
-        spec.cells(layer.weight.rows, layer.weight.columns)
-        if layer.input is not None:
-            layer.tokens(work["skip_tokens"])
-    with progress(len(layers), "layers", quiet, layers[0].name) as bar:
-        for results in prune_layers(layers, engine, specs, **work):
+    for one, spec in zip(opened, specs, strict=True):  # what cannot be done is said before any work
+        check_memory(one, spec)
+        spec.cells(*one.shape)
+    with progress(len(opened), "layers", quiet, opened[0].name) as bar:
+        for results in prune_layers(opened, specs, **settings):
             yield results
             bar.update()
-            describe(bar, layers[min(bar.n, len(layers) - 1)].name)
+            describe(bar, opened[min(bar.n, len(opened) - 1)].name)
 
 
 def _notes(

@@ -77,6 +77,7 @@ def score(
     """  # noqa: D301
     from wncore.dumps import open_dump
     from wncore.errors import InputError
+    from wncore.layers.activations import open_layers
     from wncore.results import check_target, score_document, to_json, write_scores
 
     estimator = "streaming" if streaming else estimator
@@ -90,16 +91,17 @@ def score(
     if output and output.resolve() in {path.resolve() for path in [*dump.files, *(other.files if other else [])]}:
         raise InputError(f"{output} is part of the dump that is read; write the scores to another file")
     engine = options.make_backend(backend, device, threads)
-    settings = {"seed": seed, "skip_tokens": skip_tokens, "pairs": pairs, "estimator": estimator, "memory": memory}
+    settings = {"seed": seed, "pairs": pairs, "estimator": estimator}
 
-    scores = _run([*chosen, *rivals.values()], engine, settings, quiet)
+    opened = open_layers([*chosen, *rivals.values()], engine, skip_tokens=skip_tokens, memory=memory)
+    scores = _run(opened, settings, quiet)
     if not quiet:
         for note in _notes(dump, layers, chosen, other, rivals):
             click.echo(f"note: {printable(note)}", err=True)
     dense, sparse = scores[: len(chosen)], {score.name: score for score in scores[len(chosen) :]}
     if output or as_json:
-        described = {"version": version("wncore"), "backend": backend, **settings}
-        del described["memory"]
+        described = {"version": version("wncore"), "backend": backend, "seed": seed, "skip_tokens": skip_tokens}
+        described |= settings
         second = (printable(str(against)), sparse) if other else None
         document = score_document(printable(dump.source), dense, described, second)
         if output:
@@ -111,8 +113,8 @@ def score(
     if pictures:
         from wncore_cli import plots
 
-        for layer, result, files in zip(chosen, dense, pictures, strict=True):
-            plots.draw(layer, result, engine, settings, files, force)
+        for one, result, files in zip(opened, dense, pictures, strict=False):
+            plots.draw(one, result, files, force)
 
 
 def _choose(dump: Any, patterns: tuple[str, ...]) -> list:
@@ -166,17 +168,16 @@ def _pictures(folder: Path | None, names: list[str], force: bool) -> list[dict[s
     return plots.targets(folder, names, force)
 
 
-def _run(layers: list, engine: Any, settings: dict[str, Any], quiet: bool) -> list["LayerScore"]:
+def _run(opened: list, settings: dict[str, Any], quiet: bool) -> list["LayerScore"]:
     from wncore.scoring import score_layer
     from wncore_cli.progress import describe, progress
 
-    counts = [layer.tokens(settings["skip_tokens"]).count for layer in layers]  # bad masks are found before any work
-    total = sum(count * layer.neurons for count, layer in zip(counts, layers, strict=True))
+    total = sum(one.tokens.count * one.layer.neurons for one in opened)
     with progress(total, "outputs", quiet, scale=True) as bar:
         results = []
-        for layer in layers:
-            describe(bar, layer.name)
-            results.append(score_layer(layer, engine, progress=bar.update, **settings))
+        for one in opened:
+            describe(bar, one.name)
+            results.append(score_layer(one.telling(bar.update), **settings))
     return results
 
 

@@ -13,6 +13,9 @@ from wncore.layers.activations import Activations
 from wncore.normal import Float
 from wncore.norms import norms
 
+CHANNELS = 32
+"""Inputs whose squares are added up before others', so that distances come out the same whatever the memory."""
+
 
 @dataclass(frozen=True)
 class MeasuredPairs:
@@ -89,7 +92,7 @@ def _input_distances(activations: Activations, left: NDArray, right: NDArray) ->
     source, memory = activations.input, activations.memory
     place = np.full(source.rows, -1, np.int64)
     place[left], place[right] = np.arange(len(left)), np.arange(len(left)) + len(left)
-    width = max(1, min(source.columns, memory // 4 // (16 * max(1, len(left)))))
+    width = max(1, memory // 4 // (16 * max(1, len(left))) // CHANNELS) * CHANNELS
     unit = 2.0**-64 if source.dtype == "F64" else 1.0  # a difference of two numbers of 1e308 is none
     distances = np.zeros(len(left))
     for first in range(0, source.columns, width):
@@ -104,5 +107,7 @@ def _input_distances(activations: Activations, left: NDArray, right: NDArray) ->
         for start in range(0, len(left), 1024):
             part = slice(start, min(len(left), start + 1024))
             gap = held[part] - held[len(left) + part.start : len(left) + part.stop].astype(np.float64)
-            distances[part] = np.hypot(distances[part], norms(gap, axis=1))
+            for channel in range(0, gap.shape[1], CHANNELS):
+                length = norms(gap[:, channel : channel + CHANNELS], axis=1)
+                distances[part] = np.hypot(distances[part], length)
     return distances

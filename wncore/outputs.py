@@ -74,7 +74,7 @@ class Outputs:
         for first in range(0, self.layer.rows, rows):
             part = slice(first, min(self.layer.rows, first + rows))
             if self.tokens.keep[part].any():
-                yield self._batch(part, columns)
+                yield self.batch(part, columns)
 
     def of(self, columns: slice, out: NDArray | None = None) -> NDArray:
         """Return all tokens of the given neurons, (n, t)."""
@@ -100,7 +100,7 @@ class Outputs:
         step, length = -(-len(kept) // 16), -(-count // 16)
         starts = [kept[min(first + max(0, step - length) // 3, len(kept) - 1)] for first in range(0, len(kept), step)]
         parts = [slice(int(start), min(int(start) + length, self.layer.rows)) for start in starts]
-        return np.concatenate([self._batch(part, columns) for part in parts])
+        return np.concatenate([self.batch(part, columns) for part in parts])
 
     def _stored_tiles(self, output: Tensor) -> Iterator[tuple[slice, NDArray]]:
         as_is = output.itemsize == self._itemsize and self.tokens.all_kept
@@ -171,7 +171,8 @@ class Outputs:
         held = width * self._itemsize + (source.columns * (self._itemsize + source.itemsize) if source else 0)
         return max(1, min(self.memory // 8, 2**26) // held)
 
-    def _batch(self, rows: slice, columns: slice) -> NDArray:
+    def batch(self, rows: slice, columns: slice) -> NDArray:
+        """Return those of the given rows that count, of the given neurons."""
         output = self.layer.output
         if output is not None:
             raw = output.read(rows, columns)[self.tokens.keep[rows]]

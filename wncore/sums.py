@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from wncore.errors import InputError, NonFiniteError
 from wncore.layers.activations import Activations
+from wncore.layers.pieces import LEAST, TreeSum, add_arrays, cut, step_of
 from wncore.normal import Float
 
 
@@ -30,6 +31,8 @@ class ClusterSums:
 def sum_clusters(activations: Activations, labels: NDArray[np.int64] | None = None, k: int = 1) -> ClusterSums:
     """Read a layer's inputs once and sum them up by cluster; `labels` (n,) are those of all tokens that count.
 
+    The order of adding is fixed (`wncore.layers.pieces`).
+
     Raises
     ------
     InputError
@@ -37,29 +40,38 @@ def sum_clusters(activations: Activations, labels: NDArray[np.int64] | None = No
     NonFiniteError
         If an input holds NaN or infinity, or the sums overflow.
     """
-    tokens, source, backend = activations.tokens, activations.input, activations.backend
-    first_judged = activations.calibration
+    tokens, backend, judged_from = activations.tokens, activations.backend, activations.calibration
     labels = np.zeros(tokens.count, np.int64) if labels is None else labels
-    d, dtype = source.columns, activations.dtype
-    step = max(256, min(activations.memory // 8, 2**26) // (d * (8 if dtype == "float64" else 4)))
-    grams, totals, counts = np.zeros((2, k, d, d)), np.zeros((2, k, d)), np.zeros((2, k), np.int64)
-    largest, done = np.zeros(d), 0
+    d, dtype = activations.input.columns, activations.dtype
+    halves, largest = (TreeSum(add_arrays), TreeSum(add_arrays)), np.zeros(d)
     with np.errstate(over="ignore", invalid="ignore"):
-        for first in range(0, source.rows, step):
-            x = activations.read_input(slice(first, min(source.rows, first + step)))
-            largest = np.maximum(largest, np.maximum(x.max(axis=0, initial=0), -x.min(axis=0, initial=0)))
-            edges = [done, min(max(done, first_judged), done + len(x)), done + len(x)]
-            for half, (low, high) in enumerate(pairwise(edges)):
-                if low < high:
-                    native = backend.asarray(x[low - done : high - done], dtype)
-                    found = backend.gram(native, backend.asarray(labels[low:high], "int64"), k)
-                    for total, part in zip((grams, totals, counts), map(backend.to_numpy, found), strict=True):
-                        total[half] += part
-            done += len(x)
-            activations.tick(0)
-    if not np.isfinite(grams).all():
+        for piece in cut(tokens, LEAST):
+            sums: list[tuple | None] = [None, None]
+            done = piece.tokens.start
+            for rows in piece.steps(step_of(d, np.dtype(dtype).itemsize)):
+                x = activations.read_input(rows)
+                largest = np.maximum(largest, np.maximum(x.max(axis=0, initial=0), -x.min(axis=0, initial=0)))
+                edges = [done, min(max(done, judged_from), done + len(x)), done + len(x)]
+                for half, (low, high) in enumerate(pairwise(edges)):
+                    if low < high:
+                        native = backend.asarray(x[low - done : high - done], dtype)
+                        found = backend.gram(native, backend.asarray(labels[low:high], "int64"), k)
+                        before = sums[half]
+                        sums[half] = found if before is None else add_arrays(before, found)
+                done += len(x)
+                activations.tick(0)
+            for total, part in zip(halves, sums, strict=True):
+                if part is not None:
+                    total.add(part)
+    calibration, held_out = (half.result() for half in halves)
+    assert calibration is not None  # two tokens at least are not held out
+    grams, totals, counts = map(backend.to_numpy, calibration)
+    judged, _, judged_counts = (
+        (None, None, np.zeros(k, np.int64)) if held_out is None else map(backend.to_numpy, held_out)
+    )
+    squares = np.einsum("kii->i", grams) + (0 if judged is None else np.einsum("kii->i", judged))
+    if not (np.isfinite(grams).all() and (judged is None or np.isfinite(judged).all())):
         raise NonFiniteError(f"{activations.name}: the squares of its inputs overflow {dtype}; scale the input down")
-    if np.any((np.einsum("hkii->i", grams) == 0) & (largest > 0)):
+    if np.any((squares == 0) & (largest > 0)):
         raise InputError(f"{activations.name}: the squares of its inputs vanish in {dtype}; scale the input up")
-    kept_back = grams[1] if first_judged < tokens.count else None
-    return ClusterSums(grams[0], totals[0], counts[0], kept_back, counts[1])
+    return ClusterSums(grams, totals, counts, judged, judged_counts)

@@ -140,13 +140,7 @@ def choose_edges(y: ArrayLike, bins: int) -> Float:
     wider, for outliers to come. Any edges give valid bounds; these make them narrow.
     """
     first = as_outputs(y)
-    mean, spread, median, body = _location_and_scale(first)
-    parts = ((0.47, mean, spread), (0.47, median, body), (0.06, mean, 8 * spread))
-    nodes = ndtri(np.linspace(0, 1, 43)[1:-1])
-    grid = np.sort(np.hstack([at[:, None] + np.sqrt(2) * width[:, None] * nodes for _, at, width in parts]), axis=1)
-    mixture = np.zeros_like(grid)
-    for weight, at, width in parts:
-        mixture += weight * ndtr((grid - at[:, None]) / (np.sqrt(2) * width[:, None]))
+    grid, mixture = mixture_of(*location_and_scale(first))
     levels = np.linspace(mixture[:, 0], mixture[:, -1], bins + 1, axis=1)
     edges = np.stack([np.interp(*row) for row in zip(levels, mixture, grid, strict=True)])
     constant = np.ptp(first, axis=0) == 0
@@ -154,7 +148,18 @@ def choose_edges(y: ArrayLike, bins: int) -> Float:
     return edges
 
 
-def _location_and_scale(first: Float) -> tuple[Float, Float, Float, Float]:
+def mixture_of(mean: Float, spread: Float, median: Float, body: Float) -> tuple[Float, Float]:
+    """Return the distribution function of the mixture of `choose_edges` on a grid: (m,) each -> (m, g), (m, g)."""
+    parts = ((0.47, mean, spread), (0.47, median, body), (0.06, mean, 8 * spread))
+    nodes = ndtri(np.linspace(0, 1, 43)[1:-1])
+    grid = np.sort(np.hstack([at[:, None] + np.sqrt(2) * width[:, None] * nodes for _, at, width in parts]), axis=1)
+    mixture = np.zeros_like(grid)
+    for weight, at, width in parts:
+        mixture += weight * ndtr((grid - at[:, None]) / (np.sqrt(2) * width[:, None]))
+    return grid, mixture
+
+
+def location_and_scale(first: Float) -> tuple[Float, Float, Float, Float]:
     """Mean, deviation, median and deviation of the body (by the interquartile range), (m,) each, none of them zero."""
     quarter, median, three_quarters = np.quantile(np.ascontiguousarray(first[:1024].T), [0.25, 0.5, 0.75], axis=1)
     mean, spread = first.mean(axis=0), first.std(axis=0)

@@ -11,6 +11,7 @@ from wncore import get_backend
 from wncore.dumps import open_dump
 from wncore.dumps.selection import choose
 from wncore.layer_pruning import prune_layers
+from wncore.layers.activations import open_layers
 from wncore.pruning.damping import chosen_ridge
 from wncore.pruning.loss import relative_errors
 from wncore.pruning.methods import PruneSpec
@@ -72,7 +73,7 @@ def real_table(backend):
     for name, settings in METHODS.items():
         spec = PruneSpec(patterns, **settings)
         for layer, found in zip(
-            layers, prune_layers(layers, backend, [spec] * len(layers), wasserstein=False), strict=True
+            layers, prune_layers(open_layers(layers, backend), [spec] * len(layers), wasserstein=False), strict=True
         ):
             errors = [error for one in found for error in (one.relative_error, one.relative_error_holdout)]
             row(f"{layer.name.removeprefix('model.')} | {name}", errors)

@@ -16,6 +16,7 @@ from wncore.errors import TooFewTokensError
 from wncore.experts.files import ExpertFile
 from wncore.experts.packing import has_bits
 from wncore.failures import Fail, attempt
+from wncore.layers.activations import open_layer
 from wncore.norms import norms
 from wncore.outputs import Outputs
 
@@ -89,14 +90,15 @@ def inspect_layer(layer: Layer, backend: Backend, memory: int = 2**30) -> Inspec
     """
     if not layer.scorable:
         return Inspection(layer.name, layer.rows, 0, None, None, None, None, None, None)
-    tokens = layer.tokens()
+    opened = open_layer(layer, backend, memory=memory // 2)
+    tokens = opened.tokens
     padding = layer.rows - tokens.count
     if layer.output is None:
         _check_finite(layer, tokens)
         return Inspection(layer.name, tokens.count, padding, None, None, None, None, None, None)
-    stored = Outputs(layer, tokens, backend, memory // 2)
+    stored = Outputs(opened)
     compare = layer.input is not None and layer.weight is not None
-    computed = Outputs(replace(layer, output=None), tokens, backend, memory // 2) if compare else None
+    computed = Outputs(opened.alone()) if compare else None
     m = layer.neurons
     zeros, lowest, highest, gap, norm = 0, np.inf, -np.inf, np.zeros(m), np.zeros(m)
     rows = max(1, min(2**14, memory // 32 // (8 * m)))

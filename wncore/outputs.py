@@ -4,19 +4,17 @@ They are read from the dump, or computed from its inputs and weights, as floats,
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wncore.accumulator import STATE
-from wncore.backend import Array, Backend
+from wncore.backend import Array
 from wncore.dumps.header import DTYPES
-from wncore.dumps.layer import Layer, Tokens
 from wncore.dumps.tensor import Tensor, as_floats, computed_in, is_finite
 from wncore.errors import MemoryBudgetError, NonFiniteError
-from wncore.inputs import Tick, read_input
+from wncore.layers.activations import Activations
 
 NARROW = 64
 """Columns that are widened to float32 at a time, at most."""
@@ -38,26 +36,21 @@ class _Buffer:
 class Outputs:
     """Reads or computes the outputs (n, m) of one layer.
 
-    `memory` is in bytes, for all that is held at a time; `tick` is called with 0 now and then, as a sign of life.
     `weights` (m, d) take the place of the layer's own, and of outputs that are stored: what would it give with them?
     So do experts (k, m, d), with `labels` (n,) that say which of them each token that counts goes to.
     """
 
     def __init__(
         self,
-        layer: Layer,
-        tokens: Tokens,
-        backend: Backend,
-        memory: int,
-        tick: Tick = lambda count: None,
+        activations: Activations,
         weights: NDArray | None = None,
         labels: NDArray[np.int64] | None = None,
     ) -> None:
-        layer = layer if weights is None else replace(layer, output=None)
-        self.layer, self.tokens, self.backend, self.memory = layer, tokens, backend, memory
+        self.activations = activations if weights is None else activations.alone()
+        layer, tokens = self.activations.layer, activations.tokens
+        self.layer, self.tokens, self.backend, self.memory = layer, tokens, activations.backend, activations.memory
         self.weights = weights[None] if weights is not None and weights.ndim == 2 else weights
         self.labels = np.zeros(tokens.count, np.int64) if labels is None else labels
-        self.tick = tick
         parts = [layer.output] if layer.output is not None else [layer.input, layer.weight, layer.bias]
         self.dtype = computed_in(*parts)
         self._itemsize = np.dtype(self.dtype).itemsize
@@ -81,7 +74,7 @@ class Outputs:
         for first in range(0, self.layer.rows, rows):
             part = slice(first, min(self.layer.rows, first + rows))
             if self.tokens.keep[part].any():
-                yield self._batch(part, columns)
+                yield self.batch(part, columns)
 
     def of(self, columns: slice, out: NDArray | None = None) -> NDArray:
         """Return all tokens of the given neurons, (n, t)."""
@@ -91,7 +84,7 @@ class Outputs:
         for part in self.batches(columns, self._batch_rows(columns.stop - columns.start)):
             out[done : done + len(part)] = part
             done += len(part)
-            self.tick(0)
+            self.activations.tick(0)
         return out
 
     def neurons(self, chosen: Iterable[int]) -> dict[int, NDArray]:
@@ -107,7 +100,7 @@ class Outputs:
         step, length = -(-len(kept) // 16), -(-count // 16)
         starts = [kept[min(first + max(0, step - length) // 3, len(kept) - 1)] for first in range(0, len(kept), step)]
         parts = [slice(int(start), min(int(start) + length, self.layer.rows)) for start in starts]
-        return np.concatenate([self._batch(part, columns) for part in parts])
+        return np.concatenate([self.batch(part, columns) for part in parts])
 
     def _stored_tiles(self, output: Tensor) -> Iterator[tuple[slice, NDArray]]:
         as_is = output.itemsize == self._itemsize and self.tokens.all_kept
@@ -120,7 +113,7 @@ class Outputs:
             raw = buffer.of(wide)
             for rows in output.chunks(output.columns * output.itemsize, 2**25):
                 raw[rows] = output.read(rows, wide)
-                self.tick(0)
+                self.activations.tick(0)
             for first in range(0, raw.shape[1], narrow):
                 part = raw[:, first : first + narrow]
                 part = part if self.tokens.all_kept else part[self.tokens.keep]
@@ -178,7 +171,8 @@ class Outputs:
         held = width * self._itemsize + (source.columns * (self._itemsize + source.itemsize) if source else 0)
         return max(1, min(self.memory // 8, 2**26) // held)
 
-    def _batch(self, rows: slice, columns: slice) -> NDArray:
+    def batch(self, rows: slice, columns: slice) -> NDArray:
+        """Return those of the given rows that count, of the given neurons."""
         output = self.layer.output
         if output is not None:
             raw = output.read(rows, columns)[self.tokens.keep[rows]]
@@ -209,8 +203,7 @@ class Outputs:
         return self._held[1:]
 
     def _read_input(self, rows: slice) -> NDArray:
-        assert self.layer.input is not None
-        return read_input(self.layer.input, self.tokens, rows, self.dtype, self.tick)
+        return self.activations.read_input(rows, self.dtype)
 
     def _floats(self, tensor: Tensor, rows: slice) -> NDArray:
         raw = tensor.read(rows)

@@ -1,6 +1,6 @@
 """Score the neurons of a layer: the exact, streaming or sampled distance, its error, and the statistics beside it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Literal
 
@@ -8,20 +8,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wncore.accumulator import COARSE, STATE, Accumulator
-from wncore.backend import Backend
 from wncore.dumps.layer import Layer
 from wncore.dumps.tensor import as_floats
 from wncore.histograms import choose_edges
+from wncore.layers.activations import Activations
+from wncore.layers.pieces import cut
 from wncore.mapping import Mapping, draw_mapping
 from wncore.normal import Float
 from wncore.norms import norms
 from wncore.outputs import NARROW, Outputs
-from wncore.uncertainty import noise_floor, token_groups
+from wncore.uncertainty import noise_floor
 from wncore.wasserstein import sampled_distance
 
 Estimator = Literal["exact", "streaming", "sampled"]
-Progress = Callable[[int], object]
 
+ROWS = 2**14
+"""Rows that are counted at a time: always as many, so that sums come out the same."""
+HELD = 7
+"""Histograms that wait to be added, and those that are being added, while outputs stream by."""
 SAMPLE = 4096
 """Tokens, taken from all over a layer, that place the bins of the streaming distance."""
 WIDE = 0.02
@@ -82,31 +86,26 @@ class LayerScore:
 
 
 def score_layer(
-    layer: Layer,
-    backend: Backend,
+    activations: Activations,
     *,
     estimator: Estimator = "exact",
     seed: int = 0,
-    skip_tokens: int = 0,
     pairs: int = 50_000,
     bins: int = 1024,
-    memory: int = 2**30,
-    progress: Progress = lambda count: None,
 ) -> LayerScore:
-    """Score every neuron of a layer of a dump; `progress` is told how many outputs were finished.
+    """Score every neuron of a layer; `activations.tick` is told how many outputs were finished.
 
     Raises
     ------
     WncoreError
-        As `Layer.tokens`, `Outputs` and `Accumulator`.
+        As `Outputs` and `Accumulator`.
     """
-    tokens = layer.tokens(skip_tokens)
-    outputs = Outputs(layer, tokens, backend, memory, progress)
-    mapping = draw_mapping(layer.input, tokens, pairs, seed, memory) if layer.input is not None and pairs else None
+    layer, tokens, outputs = activations.layer, activations.tokens, Outputs(activations)
+    mapping = draw_mapping(activations, pairs, seed) if layer.input is not None and pairs else None
     if estimator == "streaming":
-        parts = list(_streamed(outputs, mapping, bins, progress))
+        parts = list(_streamed(outputs, mapping, bins))
     else:
-        parts = list(_exact(outputs, mapping, estimator, seed, progress))
+        parts = list(_exact(outputs, mapping, estimator, seed))
     names = dict.fromkeys(name for part in parts for name in part)
     columns = {name: np.concatenate([part[name] for part in parts if name in part]) for name in names}
     norm, magnitude = _weight_statistics(layer)
@@ -149,19 +148,19 @@ def distances(outputs: Outputs) -> Float:
     return np.where(np.concatenate(spread) <= limit, np.nan, np.concatenate(found))
 
 
-def _exact(
-    outputs: Outputs, mapping: Mapping | None, estimator: Estimator, seed: int, progress: Progress
-) -> Iterator[dict[str, NDArray]]:
+def _exact(outputs: Outputs, mapping: Mapping | None, estimator: Estimator, seed: int) -> Iterator[dict[str, NDArray]]:
     """Yield the columns of a few neurons after the other, all their tokens in memory."""
     backend, tokens = outputs.backend, outputs.tokens
-    groups = token_groups(tokens.sequence)
+    pieces = cut(tokens)
     for _, raw in outputs.tiles():
         tile, exponent = _comfortable(raw)
         y = backend.asarray(tile, outputs.dtype)
         exact = backend.to_numpy(backend.gaussian_distance(y))
         sample = tile[:: max(1, len(tile) // 1024)]
-        state = Accumulator(backend, choose_edges(sample, COARSE), int(groups[-1]) + 1)
-        state.add(tile, groups, tokens.first)
+        state = Accumulator(backend, choose_edges(sample, COARSE))
+        for piece in pieces:
+            state.add(y[piece.tokens], tokens.first[piece.tokens])
+            state.end_piece()
         part = {"wasserstein": exact, "wasserstein_low": exact, "wasserstein_high": exact}
         if estimator == "sampled":
             blocks = [sampled_distance(tile[:, k : k + 16], seed) for k in range(0, tile.shape[1], 16)]
@@ -169,30 +168,33 @@ def _exact(
         if mapping:
             part |= mapping.score(backend, y, tokens.count, outputs.dtype)
         yield part | _in_unit(state.statistics(), exponent)
-        progress(tile.size)
+        outputs.activations.tick(tile.size)
 
 
-def _streamed(outputs: Outputs, mapping: Mapping | None, bins: int, progress: Progress) -> Iterator[dict[str, NDArray]]:
+def _streamed(outputs: Outputs, mapping: Mapping | None, bins: int) -> Iterator[dict[str, NDArray]]:
     """Score in one pass over the tokens; neurons whose state does not fit take a pass of their own.
 
     The mapping difficulty takes a further pass, since a median is not additive.
     """
-    groups, m = token_groups(outputs.tokens.sequence), outputs.layer.neurons
-    count = int(groups[-1]) + 1
+    m, tokens, memory = outputs.layer.neurons, outputs.tokens, outputs.memory
     weight = outputs.layer.weight.columns if outputs.layer.weight is not None else 0
-    per_neuron = STATE + 24 * 3 * bins + 8 * (SAMPLE + weight)
-    width = max(1, min(m, outputs.memory // 2 // per_neuron))
-    rows = max(256, min(2**16, outputs.memory // 4 // (12 * width)))
+    per_neuron = STATE + 24 * HELD * bins + 8 * (SAMPLE + weight) + 2 * 12 * ROWS
+    width = max(1, min(m, memory // 2 // per_neuron))
     for first in range(0, m, width):
         columns = slice(first, min(m, first + width))
         sample, exponent = _comfortable(outputs.sample(columns, SAMPLE))
-        state, done = Accumulator(outputs.backend, choose_edges(sample, bins), count), 0
-        for raw in outputs.batches(columns, rows):
-            tile, _ = _comfortable(raw, exponent)
-            part = slice(done, done + len(tile))
-            state.add(tile, groups[part], outputs.tokens.first[part])
-            done += len(tile)
-            progress(tile.size)
+        state = Accumulator(outputs.backend, choose_edges(sample, bins))
+        for piece in cut(tokens):
+            done = piece.tokens.start
+            for rows in piece.steps(ROWS):
+                raw = outputs.batch(rows, columns)
+                if len(raw):
+                    tile, _ = _comfortable(raw, exponent)
+                    y = outputs.backend.asarray(tile, outputs.dtype)
+                    state.add(y, tokens.first[done : done + len(tile)])
+                    done += len(tile)
+                    outputs.activations.tick(tile.size)
+            state.end_piece()
         low, high = state.bounds()
         bounds = {"wasserstein": low, "wasserstein_low": low, "wasserstein_high": high}
         yield bounds | _in_unit(state.statistics(), exponent)
@@ -202,7 +204,7 @@ def _streamed(outputs: Outputs, mapping: Mapping | None, bins: int, progress: Pr
         for y in tiles:
             native = outputs.backend.asarray(y, outputs.dtype)
             found.append(mapping.score(outputs.backend, native, len(y), outputs.dtype))
-            progress(0)
+            outputs.activations.tick(0)
         yield {key: np.concatenate([part[key] for part in found]) for key in found[0]}
 
 

@@ -94,6 +94,9 @@ class TorchBackend:
     def gaussian_distance(self, y: "Tensor") -> "Tensor":
         return self._run["gaussian_distance"](y)
 
+    def choose_edges(self, y: "Tensor", bins: int) -> "Tensor":
+        return self._run["choose_edges"](y, bins)
+
     def histogram(self, y: "Tensor", edges: "Tensor") -> tuple["Tensor", "Tensor", "Tensor"]:
         return self._run["histogram"](y, edges)
 

@@ -107,6 +107,7 @@ def expand(
     from wncore.experts.conditions import conditions
     from wncore.experts.results import expand_document
     from wncore.files import release
+    from wncore.layers.activations import open_layers
     from wncore.results import to_json
     from wncore_cli import expand_plots, plots
 
@@ -121,20 +122,21 @@ def expand(
     pruning_options.check_files(files, [*dump.files, *([by_neuron] if by_neuron else [])], force)
     targets = plots.targets(plot, [layer.name for layer in ready], force, expand_plots.KINDS) if plot else []
     engine = options.make_backend(backend, device, threads)
-    work = {"memory": memory} | {key: chosen[key] for key in ("holdout", "skip_tokens", "wasserstein", "pairs")}
-    able = _check(ready, specs, work, neurons, failed, spooled=output is not None)
+    reading = {key: chosen[key] for key in ("holdout", "skip_tokens")}
+    opened = open_layers(ready, engine, memory=memory, **reading)
+    able = _check(opened, specs, neurons, failed, spooled=output is not None)
     failures.demand_some(able, failed)
 
     place, missing = {layer.name: i for i, layer in enumerate(ready)}, []
 
     def draw(runs: list["LayerExpansion"]) -> None:
         i = place[runs[0].name]
-        drawn = (ready[i], runs, engine, work | {"neurons": neurons}, targets[i], force)
+        drawn = (opened[i], runs, neurons, targets[i], force)
         pictures.draw(expand_plots.draw, *drawn, failed=missing, silent=quiet)
 
     expansions: dict[str, list[LayerExpansion]] = {}
-    spool = output.parent if output else None
-    for runs in _run(able, engine, work | {"spool": spool}, failures.recorder(failed), quiet):
+    work = {key: chosen[key] for key in ("wasserstein", "pairs")} | {"spool": output.parent if output else None}
+    for runs in _run(able, work, failures.recorder(failed), quiet):
         if plot and not output:  # experts that nobody keeps are drawn at once
             draw(runs)
         kept = [run if output and (plot or not run.control) else replace(run, weights=None) for run in runs]
@@ -145,7 +147,7 @@ def expand(
     found = [expansions[layer.name] for layer in ready if layer.name in expansions]
     failures.demand_some(found, failed)
     failures.say_notes(_notes(found, output), quiet)
-    settings = conditions(engine, memory) | {key: work[key] for key in ("holdout", "skip_tokens")}
+    settings = conditions(engine, memory) | reading
     settings |= {"pairs": work["pairs"] if work["wasserstein"] else None, "length": length, "seed": chosen["seed"]}
     settings |= {"by_neuron": printable(str(by_neuron))} if by_neuron else {}
     settings |= failures.documented(failed)
@@ -160,12 +162,7 @@ def expand(
 
 
 def _check(
-    layers: list,
-    specs: list["ExpandSpec"],
-    work: dict[str, Any],
-    neurons: tuple[int, ...],
-    failed: list["Failure"],
-    spooled: bool,
+    opened: list, specs: list["ExpandSpec"], neurons: tuple[int, ...], failed: list["Failure"], spooled: bool
 ) -> list[tuple[Any, "ExpandSpec"]]:
     """Say before any work what cannot be done; a layer with too few tokens fails alone."""
     from wncore.errors import InputError, TooFewTokensError
@@ -173,32 +170,32 @@ def _check(
     from wncore.failures import Failure
 
     able = []
-    reading = {key: work[key] for key in ("holdout", "skip_tokens", "memory")}
-    for layer, spec in zip(layers, specs, strict=True):
+    for one, spec in zip(opened, specs, strict=True):
         try:
-            check_expandable(layer, spec, **reading, spool=spooled)
+            check_expandable(one, spec, spool=spooled)
         except TooFewTokensError as error:
-            failed.append(Failure(layer.name, error))
+            failed.append(Failure(one.name, error))
             continue
-        if neurons and max(neurons) >= layer.weight.rows:
-            raise InputError(f"{layer.name} has {layer.weight.rows} neurons, from 0; --neuron {max(neurons)} is none")
-        able.append((layer, spec))
+        if neurons and max(neurons) >= one.shape[0]:
+            raise InputError(f"{one.name} has {one.shape[0]} neurons, from 0; --neuron {max(neurons)} is none")
+        able.append((one, spec))
     return able
 
 
 def _run(
-    able: list[tuple[Any, "ExpandSpec"]], engine: Any, work: dict[str, Any], fail: "Fail", quiet: bool
+    able: list[tuple[Any, "ExpandSpec"]], work: dict[str, Any], fail: "Fail", quiet: bool
 ) -> Iterator[list["LayerExpansion"]]:
     from wncore.experts.expansion import AUTO
     from wncore.experts.layers import expand_layers
     from wncore_cli.progress import describe, progress
 
-    layers, specs = [layer for layer, _ in able], [spec for _, spec in able]
+    specs = [spec for _, spec in able]
     spec = specs[0]
     numbers = {1, *spec.experts}  # one expert is what others are compared with
-    total = len(layers) * sum(k * (3 if spec.controls and k > 1 else 1) for k in numbers)
-    with progress(None if AUTO in numbers else total, "experts", quiet, layers[0].name) as bar:
-        for runs in expand_layers(layers, engine, specs, fail=fail, tick=bar.update, **work):
+    total = len(able) * sum(k * (3 if spec.controls and k > 1 else 1) for k in numbers)
+    with progress(None if AUTO in numbers else total, "experts", quiet, able[0][0].name) as bar:
+        opened = [one.telling(bar.update) for one, _ in able]
+        for runs in expand_layers(opened, specs, fail=fail, **work):
             describe(bar, runs[0].name)
             yield runs
 

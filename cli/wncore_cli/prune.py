@@ -1,6 +1,6 @@
 """``wncore prune``: sparse weights from a dump, and the report on them."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -12,7 +12,6 @@ from wncore_cli import echo, failures, options, pictures, printable, pruning_opt
 from wncore_cli.choice import choose_layers
 
 if TYPE_CHECKING:
-    from wncore.failures import Fail
     from wncore.layer_pruning import LayerPruning
 
 
@@ -66,6 +65,7 @@ def prune(
     """  # noqa: D301
     from wncore.dumps import open_dump
     from wncore.files import spool, sweep_paths
+    from wncore.layers.activations import open_layers
     from wncore.prune_results import prune_document, write_pruned
     from wncore.results import to_json
     from wncore_cli import prune_plots
@@ -81,30 +81,31 @@ def prune(
     targets = _pictures(plot, ready, sparsity, force)
     engine = options.make_backend(backend, device, threads)
 
-    work = {"memory": memory} | {key: chosen[key] for key in ("ridge", "holdout", "skip_tokens", "wasserstein")}
-    by_name, missing = {layer.name: layer for layer in ready}, []
+    reading = {key: chosen[key] for key in ("holdout", "skip_tokens")}
+    opened = open_layers(ready, engine, memory=memory, **reading)
+    by_name, missing = {one.name: one for one in opened}, []
 
     def draw(results: list["LayerPruning"]) -> None:
         for result, own in zip(results, targets.get(results[0].name, ()), strict=bool(targets)):
-            drawn = (by_name[result.name], result, engine, work, own, force)
+            drawn = (by_name[result.name], result, own, force)
             pictures.draw(prune_plots.draw, *drawn, failed=missing, silent=quiet)
 
     prunings = []
-    for results in _run(ready, specs, engine, work, failures.recorder(failed), quiet):
+    work = {"ridge": chosen["ridge"], "wasserstein": chosen["wasserstein"], "fail": failures.recorder(failed)}
+    for results in _run(opened, specs, quiet, **work):
         if plot and not output:  # weights that nobody keeps are drawn at once
             draw(results)
         waiting = [spool(one.weight, output.parent) if output and one.weight is not None else None for one in results]
         prunings.append([replace(result, weight=weight) for result, weight in zip(results, waiting, strict=True)])
     failures.demand_some(prunings, failed)
     failures.say_notes(_notes(prunings, output, plot), quiet)
-    settings = {"version": version("wncore"), "backend": backend}
-    settings |= {key: work[key] for key in ("holdout", "skip_tokens")}
+    settings = {"version": version("wncore"), "backend": backend, **reading}
     settings |= {"by_neuron": printable(str(by_neuron))} if by_neuron else {}
     settings |= failures.documented(failed)
     for i, path in enumerate(files):
         run = [results[i] for results in prunings]
         document = prune_document(printable(dump.source), [[one] for one in run], settings, neurons=False)
-        write_pruned(path, [by_name[one.name] for one in run], run, document, force)
+        write_pruned(path, [by_name[one.name].layer for one in run], run, document, force)
     if as_json:
         echo(to_json(prune_document(printable(dump.source), prunings, settings)))
     else:
@@ -126,24 +127,22 @@ def _pictures(folder: Path | None, layers: list, patterns: tuple, force: bool) -
     return {layer.name: flat[i * len(patterns) : (i + 1) * len(patterns)] for i, layer in enumerate(layers)}
 
 
-def _run(
-    layers: list, specs: list, engine: Any, work: dict[str, Any], fail: "Fail", quiet: bool
-) -> Iterator[list["LayerPruning"]]:
+def _run(opened: list, specs: list, quiet: bool, **settings: Any) -> Iterator[list["LayerPruning"]]:
     from wncore.layer_pruning import check_memory, prune_layers
     from wncore_cli.progress import describe, progress
 
-    for layer, spec in zip(layers, specs, strict=True):  # what cannot be done is said before any work
-        check_memory(layer, spec, engine, work["memory"])
-        spec.cells(layer.weight.rows, layer.weight.columns)
-    with progress(len(layers), "layers", quiet, layers[0].name) as bar:
+    for one, spec in zip(opened, specs, strict=True):  # what cannot be done is said before any work
+        check_memory(one, spec)
+        spec.cells(*one.shape)
+    with progress(len(opened), "layers", quiet, opened[0].name) as bar:
 
-        def begun(each: Iterable[Any]) -> Iterator[Any]:
-            for layer in each:
-                describe(bar, layer.name)
-                yield layer
+        def begun() -> Iterator[Any]:
+            for one in opened:
+                describe(bar, one.name)
+                yield one
                 bar.update()
 
-        yield from prune_layers(begun(layers), engine, specs, fail=fail, **work)
+        yield from prune_layers(begun(), specs, **settings)
 
 
 def _notes(prunings: list[list["LayerPruning"]], output: Path | None, plot: Path | None) -> list[str]:

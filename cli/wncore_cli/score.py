@@ -80,6 +80,7 @@ def score(
     """  # noqa: D301
     from wncore.dumps import open_dump
     from wncore.errors import InputError
+    from wncore.layers.activations import open_layers
     from wncore.results import check_target, score_document, to_json, write_scores
 
     estimator = "streaming" if streaming else estimator
@@ -94,13 +95,16 @@ def score(
     if output and output.resolve() in {path.resolve() for path in [*dump.files, *(other.files if other else [])]}:
         raise InputError(f"{output} is part of the dump that is read; write the scores to another file")
     engine = options.make_backend(backend, device, threads)
-    settings = {"seed": seed, "skip_tokens": skip_tokens, "pairs": pairs, "estimator": estimator, "memory": memory}
+    settings = {"seed": seed, "pairs": pairs, "estimator": estimator}
 
-    dense, sparse = _run(chosen, rivals, engine, settings, failed, quiet)
+    reading = {"skip_tokens": skip_tokens, "memory": memory}
+    opened = {one.name: one for one in open_layers(chosen, engine, **reading)}
+    others = {one.name: one for one in open_layers(rivals.values(), engine, **reading)}
+    dense, sparse = _run(opened, others, settings, failed, quiet)
     failures.demand_some(dense, failed)
     if output or as_json:
-        described = {"version": version("wncore"), "backend": backend, **settings, **failures.documented(failed)}
-        del described["memory"]
+        described = {"version": version("wncore"), "backend": backend, "seed": seed, "skip_tokens": skip_tokens}
+        described |= settings | failures.documented(failed)
         second = (printable(str(against)), sparse) if other else None
         document = score_document(printable(dump.source), dense, described, second)
         if output:
@@ -110,11 +114,10 @@ def score(
     if not as_json:
         _print(dense, sparse, top)
     missing: list[str] = []
-    by_name = {layer.name: layer for layer in chosen}
     for result in dense if files else ():
         from wncore_cli import plots
 
-        drawn = (by_name[result.name], result, engine, settings, files[result.name], force)
+        drawn = (opened[result.name], result, files[result.name], force)
         pictures.draw(plots.draw, *drawn, failed=missing, silent=quiet)
     return max(failures.report(failed), pictures.report(missing))
 
@@ -162,7 +165,7 @@ def _pictures(folder: Path | None, names: list[str], force: bool) -> dict[str, d
 
 
 def _run(
-    layers: list, rivals: dict[str, Any], engine: Any, settings: dict[str, Any], failed: list["Failure"], quiet: bool
+    opened: dict[str, Any], others: dict[str, Any], settings: dict[str, Any], failed: list["Failure"], quiet: bool
 ) -> tuple[list["LayerScore"], dict[str, "LayerScore"]]:
     """Score the layers, and those of the second dump; one that fails is noted, and the next one begun."""
     from wncore.errors import WncoreError
@@ -171,19 +174,18 @@ def _run(
     from wncore_cli.progress import describe, progress
 
     fail = failures.recorder(failed)
-    skip = settings["skip_tokens"]
-    total = sum(layer.tokens(skip).count * layer.neurons for layer in [*layers, *rivals.values()])
+    total = sum(one.tokens.count * one.layer.neurons for one in [*opened.values(), *others.values()])
     dense: list[LayerScore] = []
     sparse: dict[str, LayerScore] = {}
     with progress(total, "outputs", quiet, scale=True) as bar:
-        for layer in layers:
-            describe(bar, layer.name)
-            with attempt(layer.name, fail):
-                dense.append(score_layer(layer, engine, progress=bar.update, **settings))
-        for layer in (rivals[one.name] for one in dense if one.name in rivals):
-            describe(bar, layer.name)
-            with attempt(layer.name, lambda name, error: fail(name, WncoreError(f"of the second dump: {error}"))):
-                sparse[layer.name] = score_layer(layer, engine, progress=bar.update, **settings)
+        for one in opened.values():
+            describe(bar, one.name)
+            with attempt(one.name, fail):
+                dense.append(score_layer(one.telling(bar.update), **settings))
+        for one in (others[score.name] for score in dense if score.name in others):
+            describe(bar, one.name)
+            with attempt(one.name, lambda name, error: fail(name, WncoreError(f"of the second dump: {error}"))):
+                sparse[one.name] = score_layer(one.telling(bar.update), **settings)
     return dense, sparse
 
 

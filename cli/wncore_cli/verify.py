@@ -55,8 +55,8 @@ def verify(
 ) -> None:
     """Check the experts in FILE: hashes, zeros, sizes and counts; and, against their source, tokens and errors.
 
-    Where versions, machine, backend, device, threads and memory are those recorded, numbers must be equal to the bit;
-    elsewhere they may differ by rounding, and by tokens that lie between two experts. The exit code is 1 if a check
+    Where versions, machine, backend, device and threads are those recorded, numbers must be equal to the bit; elsewhere
+    they may differ by rounding, and by tokens that lie between two experts. The exit code is 1 if a check
     fails.
 
     \b

@@ -32,6 +32,11 @@ class Tokens:
         """Whether every row counts."""
         return len(self.sequence) == len(self.keep)
 
+    def same_as(self, other: "Tokens") -> bool:
+        """Whether the same rows count, in the same sequences."""
+        mine, others = ((each.keep, each.sequence, each.first) for each in (self, other))
+        return all(map(np.array_equal, mine, others))
+
 
 @dataclass(frozen=True)
 class Layer:

@@ -38,7 +38,7 @@ RESULTS = {True: "ok", False: "FAILED", None: "-"}
 @click.option("--device", help="Device of the backend, for those that have one: cuda, cuda:1.")
 @click.option("--memory", type=options.Size(), help="To hold data in.")
 @click.option("--threads", type=click.IntRange(1), help="Of the backend.")
-@click.option("--quiet", is_flag=True, help="No progress and no notes on stderr.")
+@options.QUIET
 @click.option("--debug", is_flag=True, expose_value=False, help="Show where an error came from.")
 def verify(
     paths: tuple[Path, ...],

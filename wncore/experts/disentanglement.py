@@ -5,7 +5,7 @@ arXiv:2405.15756, section 5 and figure 5.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +18,9 @@ from wncore.experts.router import Labels
 from wncore.inputs import Tick
 from wncore.mapping import MeasuredPairs, draw_within
 from wncore.normal import Float
-from wncore.norms import norms
 from wncore.outputs import Outputs
-from wncore.scoring import LayerScore, rounding_deviation
+from wncore.rounding import rounding_deviation
+from wncore.scoring import LayerScore
 from wncore.wasserstein import two_sample_distance
 
 MEAN_NOISE = 0.83
@@ -174,15 +174,15 @@ def _limits(
     layer: Layer, tokens: Tokens, backend: Backend, clusters: Sequence[Indices], weights: Sequence[NDArray]
 ) -> Float:
     """Deviations that rounding alone gives to each neuron on each cluster, for each set of weights: (s, k, m)."""
-    alone, rows = replace(layer, output=None), np.flatnonzero(tokens.keep)
+    rows = np.flatnonzero(tokens.keep)
     found = np.zeros((len(weights), len(clusters), layer.neurons))
     for c, members in enumerate(clusters):
         if len(members) < 2:
             continue
         keep = np.zeros_like(tokens.keep)
         keep[rows[members]] = True
-        few = Outputs(alone, Tokens(keep, tokens.sequence[members], tokens.first[members]), backend, 0)
-        found[:, c] = rounding_deviation(few, np.array([norms(each[c], axis=1) for each in weights]))
+        mine = Tokens(keep, tokens.sequence[members], tokens.first[members])
+        found[:, c] = [rounding_deviation(Outputs(layer, mine, backend, 0, weights=each[c])) for each in weights]
     return found
 
 

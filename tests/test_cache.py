@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 import wncore.scoring
-from wncore.fast import NumbaBackend, cache
+from wncore import kept
+from wncore.fast import NumbaBackend
+from wncore.fast import compiled as compiling
 from wncore.fast.compiled import compiled
 
 
@@ -33,8 +35,8 @@ class Evil:
 @pytest.fixture(autouse=True)
 def folder(monkeypatch, tmp_path):
     """A cache of its own, and nothing said yet."""
-    monkeypatch.setattr(cache, "_said", [])
-    monkeypatch.setattr(cache, "_folders", lambda: iter([tmp_path / "kept"]))
+    monkeypatch.setattr(kept, "_said", [])
+    monkeypatch.setattr(compiling, "_folders", lambda: [tmp_path / "kept"])
     return tmp_path / "kept"
 
 
@@ -95,7 +97,7 @@ def test_a_file_that_is_whole_and_cannot_be_used_is_compiled_again(notes, monkey
 
 def test_another_version_or_another_source_is_no_damage(folder, notes, monkeypatch):
     fresh()
-    monkeypatch.setattr(cache, "source_digest", lambda: b"changed")
+    monkeypatch.setattr(compiling, "_source_digest", lambda: b"changed")
     assert [fresh(), fresh()] == [0, 1]
     monkeypatch.setattr("numba.__version__", "9.9")
     assert [fresh(), fresh()] == [0, 1]
@@ -104,9 +106,9 @@ def test_another_version_or_another_source_is_no_damage(folder, notes, monkeypat
 
 
 def test_a_file_under_another_name_is_not_taken_for_it(folder):
-    cache.save("a", b"of a", b"code of a")
+    kept.save([folder], "a", b"of a", b"code of a", "X")
     (folder / "a").rename(folder / "b")
-    assert cache.load("b", b"of b") is None
+    assert kept.load([folder], "b", b"of b") is None
 
 
 def test_a_folder_in_the_place_of_a_file(folder, notes):
@@ -134,7 +136,7 @@ def test_a_full_disk_leaves_nothing_behind(folder, notes, monkeypatch):
 def test_the_next_folder_is_taken_where_the_first_is_read_only(tmp_path, notes, monkeypatch):
     (tmp_path / "file").write_bytes(b"")
     folders = [tmp_path / "file" / "kept", tmp_path / "home"]
-    monkeypatch.setattr(cache, "_folders", lambda: iter(folders))
+    monkeypatch.setattr(compiling, "_folders", lambda: folders)
     assert [fresh(), fresh()] == [0, 1]
     assert notes() == []
 
@@ -143,8 +145,8 @@ def test_what_others_may_write_is_not_unpickled(folder, tmp_path, notes):
     fresh()
     (path,) = folder.iterdir()
     raw, code = path.read_bytes(), pickle.dumps(Evil(tmp_path / "taken over"))
-    origin = raw[len(cache.MAGIC) : cache.HEAD - 32]
-    path.write_bytes(cache.MAGIC + origin + cache._digest(code) + code)
+    origin = raw[len(kept.MAGIC) : kept.HEAD - 32]
+    path.write_bytes(kept.MAGIC + origin + kept.digest(code) + code)
     path.chmod(0o666)
     assert fresh() == 0
     assert not (tmp_path / "taken over").exists()
@@ -157,21 +159,21 @@ def test_what_others_may_write_is_not_unpickled(folder, tmp_path, notes):
 )
 def test_files_of_others_are_not_trusted(owner, mode, expected):
     us = os.geteuid()
-    uid = {"us": us, "root": 0, "other": max(us, cache.SOURCE.stat().st_uid) + 1}[owner]
-    assert cache._trusted(os.stat_result((stat.S_IFREG | mode, 1, 1, 1, uid, 0, 0, 0, 0, 0))) is expected
+    uid = {"us": us, "root": 0, "other": max(us, kept.SOURCE.stat().st_uid) + 1}[owner]
+    assert kept._trusted(os.stat_result((stat.S_IFREG | mode, 1, 1, 1, uid, 0, 0, 0, 0, 0))) is expected
 
 
 def test_a_link_is_not_followed(folder, tmp_path):
-    cache.save("a", b"", b"code")
+    kept.save([folder], "a", b"", b"code", "X")
     (folder / "a").rename(tmp_path / "a")
     (folder / "a").symlink_to(tmp_path / "a")
-    assert cache.load("a", b"") is None
+    assert kept.load([folder], "a", b"") is None
 
 
 def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(folder):
     folder.mkdir()
     os.mkfifo(folder / "a")
-    assert cache.load("a", b"") is None
+    assert kept.load([folder], "a", b"") is None
 
 
 @pytest.mark.parametrize(
@@ -199,11 +201,11 @@ def test_folders_are_absolute_and_never_called_tilde(monkeypatch, tmp_path, vari
         monkeypatch.delenv(name, raising=False)
     for name, value in ({"HOME": str(tmp_path)} | variables).items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(cache.config, "CACHE_DIR", variables.get("NUMBA_CACHE_DIR", ""))
+    monkeypatch.setattr(compiling.config, "CACHE_DIR", variables.get("NUMBA_CACHE_DIR", ""))
     monkeypatch.setattr(
-        cache.config, "CACHE_LOCATOR_CLASSES", variables.get("NUMBA_CACHE_LOCATOR_CLASSES", ""), raising=False
+        compiling.config, "CACHE_LOCATOR_CLASSES", variables.get("NUMBA_CACHE_LOCATOR_CLASSES", ""), raising=False
     )
-    found = list(cache._folders())
+    found = compiling._folders()
     assert len(found) == count
     assert all(path.is_absolute() and "~" not in path.parts for path in found)
 
@@ -226,7 +228,7 @@ def test_the_command_line_prints_the_note_unless_it_is_quiet(run, dump, monkeypa
     exact = NumbaBackend.gaussian_distance
 
     def noted(self, y):
-        cache.say_once("nothing\x1b is kept")
+        kept.say_once("nothing\x1b is kept")
         return exact(self, y)
 
     monkeypatch.setattr(NumbaBackend, "gaussian_distance", noted)

@@ -1,22 +1,19 @@
-"""Compiled code kept between runs, as a convenience: whatever is wrong with it, the code is compiled again.
+"""Compiled code that is kept between runs, as a convenience: whatever is wrong with it, it is compiled again.
 
-One file for each function and signature. It says what it was made from and holds a digest of its contents, since Numba
-unpickles and runs what it finds: a file that a full disk or a power cut left half written is noticed, and one that
-somebody else may have written is not read. A folder counts in the order given, for reading; it is written to the first
-that can be. No folder is made where none is meant to be: a home that does not exist, a path that begins with "~".
+A file says what it was made from and holds a digest of its contents, since they are run: one that a full disk or a
+power cut left half written is noticed, and one that somebody else may have written is not read. Folders count in the
+order given, for reading; it is written to the first that can be. No folder is made where none is meant to be: a home
+that does not exist, a path that begins with "~".
 """
 
 import logging
 import os
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable
 from contextlib import suppress
-from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
-
-from numba.core import config
 
 SOURCE = Path(__file__).parent
 MAGIC = b"wncore compiled code 1\n"
@@ -26,9 +23,9 @@ LOG = logging.getLogger("wncore")
 _said: list[str] = []
 
 
-def load(name: str, origin: bytes) -> bytes | None:
+def load(folders: Iterable[Path], name: str, origin: bytes) -> bytes | None:
     """Return what was saved under a name and made from `origin`, None if there is no such thing."""
-    for folder in _folders():
+    for folder in folders:
         path = folder / name
         try:
             raw = _read(path)
@@ -36,27 +33,27 @@ def load(name: str, origin: bytes) -> bytes | None:
             continue  # if it matters, saving will fail, too, and say so
         if raw is None:
             say_once(f"{path} may have been written by somebody else; it is not read, the code is compiled again")
-        elif raw[: len(MAGIC)] != MAGIC or raw[HEAD - 32 : HEAD] != _digest(raw[HEAD:]):
+        elif raw[: len(MAGIC)] != MAGIC or raw[HEAD - 32 : HEAD] != digest(raw[HEAD:]):
             say_once(f"{path} is damaged; the code is compiled again")
-        elif raw[len(MAGIC) : HEAD - 32] == _digest(origin):
+        elif raw[len(MAGIC) : HEAD - 32] == digest(origin):
             return raw[HEAD:]
     return None
 
 
-def save(name: str, origin: bytes, code: bytes) -> None:
-    """Write compiled code to the first folder that takes it; say so if none does."""
-    reason = f"there is no folder {_setting('CACHE_DIR')}" if _setting("CACHE_DIR") else "there is no home"
-    for folder in _folders():
+def save(folders: Iterable[Path], name: str, origin: bytes, code: bytes, setting: str) -> None:
+    """Write compiled code to the first folder that takes it; say so if none does, and that `setting` may name one."""
+    reason = f"there is no folder {given}" if (given := os.environ.get(setting)) else "there is no home"
+    for folder in folders:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            _write(folder / name, MAGIC + _digest(origin) + _digest(code) + code)
+            _write(folder / name, MAGIC + digest(origin) + digest(code) + code)
         except OSError as error:
             reason = f"{folder}: {error.strerror or error}"
         else:
             return
     say_once(
         f"compiled code is not kept, and is compiled again in every run: {reason}; name a folder of your own in "
-        "NUMBA_CACHE_DIR"
+        f"{setting}"
     )
 
 
@@ -67,35 +64,25 @@ def say_once(text: str) -> None:
         LOG.warning(text)
 
 
-def _folders() -> Iterator[Path]:
-    """Yield where Numba would keep code, in its order and by its settings: as told, beside the source, in the home."""
+def folder_in(given: str | Path) -> list[Path]:
+    """Return the folder of our own in one that is given; none if that begins with a "~" that nobody knows."""
     own = f"wncore-{sha256(os.fsencode(SOURCE)).hexdigest()[:16]}"
-    if given := _setting("CACHE_DIR"):
-        with suppress(RuntimeError):  # "~somebody" whom nobody knows
-            yield Path(given).expanduser().absolute() / own
-        return
-    for locator in (_setting("CACHE_LOCATOR_CLASSES") or "InTreeCacheLocator,UserWideCacheLocator").split(","):
-        if locator.strip() == "InTreeCacheLocator":
-            yield SOURCE / "__pycache__"
-        elif locator.strip() == "UserWideCacheLocator" and (home := _home_cache()):
-            yield home / own
+    try:
+        return [Path(given).expanduser().absolute() / own]
+    except RuntimeError:
+        return []
 
 
-def _setting(name: str) -> str:
-    """Return a setting of Numba's, from NUMBA_... or its file; older versions lack some."""
-    return getattr(config, name, "")
-
-
-def _home_cache() -> Path | None:
-    """Return the user's folder of caches; None without a home."""
+def folder_at_home() -> list[Path]:
+    """Return the folder of our own among the user's caches; none without a home."""
     given = Path(os.environ.get("XDG_CACHE_HOME", ""))
     if given.is_absolute():
-        return given
+        return folder_in(given)
     try:
         home = Path.home()
-        return home / ".cache" if home.is_absolute() and home.is_dir() else None
+        return folder_in(home / ".cache") if home.is_absolute() and home.is_dir() else []
     except (RuntimeError, OSError):
-        return None
+        return []
 
 
 def _read(path: Path) -> bytes | None:
@@ -130,14 +117,6 @@ def _write(path: Path, data: bytes) -> None:
         raise
 
 
-@lru_cache(maxsize=1)
-def source_digest() -> bytes:
-    """Digest all modules of this package: compiled functions have others within them."""
-    total = sha256()
-    for path in sorted(SOURCE.rglob("*.py")):
-        total.update(_digest(os.fsencode(path.relative_to(SOURCE))) + _digest(path.read_bytes()))
-    return total.digest()
-
-
-def _digest(data: bytes) -> bytes:
+def digest(data: bytes) -> bytes:
+    """Return the SHA-256 of some bytes."""
     return sha256(data).digest()

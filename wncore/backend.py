@@ -36,7 +36,7 @@ class Backend(Protocol):
     dtypes: ClassVar[tuple[str, ...]]
 
     def asarray(self, x: Any, dtype: str) -> Array:
-        """Take over a NumPy array, or one of its own: floats become `dtype`, integers int64. May share memory with x."""
+        """Take over a NumPy array, or one of its own: floats become `dtype`, integers int64; may share its memory."""
         ...
 
     def to_numpy(self, x: Array) -> Any:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from wncore.agreement import explain
 from wncore.backend import Backend
 from wncore.dumps.header import DTYPES
 from wncore.dumps.layer import Layer, Tokens
@@ -40,6 +41,23 @@ class Inspection:
     """Share of the outputs that are exactly zero."""
     lowest: float | None
     highest: float | None
+    rounding: str | None = None
+    """What explains a disagreement beyond the tolerance: "bfloat16", "TF32", ... (`wncore.agreement`)."""
+
+    @property
+    def agreement(self) -> str | None:
+        """Say how well output and input x weight agree; None if they do not, or cannot be compared."""
+        if self.disagreement is None or not (self.rounding or self.disagreement <= (self.tolerance or 0)):
+            return None
+        if self.rounding == "TF32":
+            return (
+                f"output and input x weight differ by {self.disagreement:.1g}, as products in TF32 do, whose factors "
+                f"have 11 bits; for float32 switch TF32 off where the dump is captured"
+            )
+        why = f", as rounding to {self.rounding} explains, which the bits of the output show; it was widened afterwards"
+        if self.rounding in (None, "cancellation"):
+            why = ", as far as rounding lets it: its terms nearly cancel" if self.rounding else ""
+        return f"output agrees with input x weight to {self.disagreement:.1g}{why}"
 
     idle: str | None = None
     """Why there is nothing to compute: the layer is empty, or fewer than 2 tokens count."""
@@ -48,7 +66,7 @@ class Inspection:
     def warnings(self) -> list[str]:
         """Say what is wrong, one sentence each."""
         found = [self.idle] if self.idle else []
-        if self.disagreement is not None and not self.disagreement <= (self.tolerance or 0):
+        if self.disagreement is not None and self.agreement is None:
             found.append(
                 f"output and input x weight disagree: neuron {self.worst_neuron} by {self.disagreement:.2g} of its "
                 f"norm, and rounding explains {self.tolerance:.1g}; they are of different runs, or a bias is missing"
@@ -119,8 +137,12 @@ def inspect_layer(layer: Layer, backend: Backend, memory: int = 2**30) -> Inspec
     worst = int(np.argmax(relative))
     parts = [part.dtype for part in (layer.input, layer.weight, layer.bias, layer.output) if part is not None]
     tolerance = 16 * max(UNIT.get(dtype, 0.125) for dtype in parts)  # float8: one part in eight
+    rounding = None
+    if not relative[worst] <= tolerance:
+        rounding, explained = explain(opened.within(memory))
+        worst = worst if rounding else int(np.argmax(np.where(explained, -1.0, relative)))
     return Inspection(
-        layer.name, tokens.count, padding, float(relative[worst]), worst, tolerance, share, lowest, highest
+        layer.name, tokens.count, padding, float(relative[worst]), worst, tolerance, share, lowest, highest, rounding
     )
 
 

@@ -94,6 +94,13 @@ class Outputs:
             found |= {int(k): tile[:, k - columns.start].copy() for k in chosen if columns.start <= k < columns.stop}
         return {int(k): found[int(k)] for k in chosen}
 
+    def weights_of(self, columns: slice) -> NDArray:
+        """Return the weights that some neurons are computed with, (k, t, d)."""
+        if self.weights is not None:
+            return self.weights[:, columns]
+        assert self.layer.weight is not None  # a layer that is scored has outputs, or input and weight
+        return self._floats(self.layer.weight, columns)[None]
+
     def sample(self, columns: slice, count: int) -> NDArray:
         """Return about `count` tokens of the given neurons, from all over the dump."""
         kept = np.flatnonzero(self.tokens.keep)
@@ -193,11 +200,9 @@ class Outputs:
     def _parameters(self, columns: slice) -> tuple[Array, Array | None]:
         """Return the weights (k, t, d) and biases (t,) of some neurons, read once for all their tokens."""
         if self._held is None or self._held[0] != columns:
-            weight, bias = self.layer.weight, self.layer.bias
-            assert weight is not None  # a layer that is scored has outputs, or input and weight
+            bias = self.layer.bias
             self._held = None  # before the next is read
-            own = self._floats(weight, columns)[None] if self.weights is None else self.weights[:, columns]
-            w = self.backend.asarray(own, self.dtype)
+            w = self.backend.asarray(self.weights_of(columns), self.dtype)
             b = None if bias is None else self.backend.asarray(self._floats(bias, columns)[:, 0], self.dtype)
             self._held = columns, w, b
         return self._held[1:]

@@ -17,6 +17,7 @@ from wncore.mapping import Mapping, draw_mapping
 from wncore.normal import Float
 from wncore.norms import norms
 from wncore.outputs import NARROW, Outputs
+from wncore.rounding import rounding_deviation
 from wncore.uncertainty import noise_floor
 from wncore.wasserstein import sampled_distance
 
@@ -64,10 +65,13 @@ class LayerScore:
     weight_magnitude: Float | None
     """Mean absolute weight."""
     constant: NDArray[np.bool_]
+    """Also if the outputs were computed, and deviate by no more than rounding may; then `std` is above 0."""
     first_token: NDArray[np.bool_] | None
     """The distance changes by more than three errors without the first token of every sequence; None: unknown."""
     wide_bounds: NDArray[np.bool_]
     """The certified bounds are more than 0.02 apart: the tokens that placed the bins were not like the others."""
+    dtype: str
+    """What the outputs are computed in, or read as."""
 
     def columns(self) -> dict[str, NDArray]:
         """Return the per-neuron columns that are there, by name."""
@@ -109,7 +113,7 @@ def score_layer(
     names = dict.fromkeys(name for part in parts for name in part)
     columns = {name: np.concatenate([part[name] for part in parts if name in part]) for name in names}
     norm, magnitude = _weight_statistics(layer)
-    limit = 0.0 if layer.output is not None or norm is None else rounding_deviation(outputs, norm)
+    limit = 0.0 if layer.output is not None else rounding_deviation(outputs)
     constant = columns["std"] <= limit
     for key in ("", "_error", "_low", "_high"):
         columns[f"wasserstein{key}"] = np.where(constant, np.nan, columns[f"wasserstein{key}"])
@@ -128,6 +132,7 @@ def score_layer(
         constant=constant,
         first_token=first_token & ~constant if tokens.first.any() else None,
         wide_bounds=columns["wasserstein_high"] - columns["wasserstein_low"] > WIDE,
+        dtype=outputs.dtype,
         mapping_difficulty=columns.pop("mapping_difficulty", None),
         mapping_difficulty_shuffled=columns.pop("mapping_difficulty_shuffled", None),
         **columns,
@@ -142,9 +147,7 @@ def distances(outputs: Outputs) -> Float:
         found.append(outputs.backend.to_numpy(outputs.backend.gaussian_distance(y)))
         parts = (tile[:, first : first + NARROW] for first in range(0, tile.shape[1], NARROW))
         spread += [part.std(axis=0, dtype=np.float64) for part in parts]  # a wide copy of a few neurons, not of all
-    weights = outputs.weights
-    norm = _weight_statistics(outputs.layer)[0] if weights is None else norms(weights, axis=2).max(axis=0)
-    limit = 0.0 if outputs.layer.output is not None or norm is None else rounding_deviation(outputs, norm)
+    limit = 0.0 if outputs.layer.output is not None else rounding_deviation(outputs)
     return np.where(np.concatenate(spread) <= limit, np.nan, np.concatenate(found))
 
 
@@ -238,19 +241,3 @@ def _weight_statistics(layer: Layer) -> tuple[Float | None, Float | None]:
         lengths.append(norms(values, axis=1))
         magnitudes.append(np.abs(values).mean(axis=1))
     return np.concatenate(lengths), np.concatenate(magnitudes)
-
-
-def rounding_deviation(outputs: Outputs, norm: Float) -> Float:
-    """Deviation that rounding alone gives to computed outputs, (m,): sqrt(d) u (||w|| ||x|| + |b|), eightfold.
-
-    A matrix product may round equal inputs differently at the edges of its blocks, so a constant neuron whose outputs
-    are computed need not come out constant. ||x|| is the median over a few tokens.
-    """
-    source, bias, tokens = outputs.layer.input, outputs.layer.bias, outputs.tokens
-    assert source is not None
-    rows = np.flatnonzero(tokens.keep)[:: max(1, tokens.count // 64)]
-    few = np.concatenate([as_floats(source.read(slice(row, row + 1))) for row in rows])
-    size = norm * np.median(norms(few, axis=1))
-    if bias is not None:
-        size = size + np.abs(as_floats(bias.read()).astype(float)[:, 0])
-    return 8 * np.sqrt(source.columns) * np.finfo(outputs.dtype).eps / 2 * size

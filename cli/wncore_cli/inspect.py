@@ -75,8 +75,8 @@ def inspect(
         rows.append([one.name, f"{one.tokens}", f"{one.padding}", *(parts.get(part, "-") for part in head[3:])])
     echo(table(head, rows))
     for one in found:
-        if one.disagreement is not None and one.disagreement <= (one.tolerance or 0):
-            echo(f"{printable(one.name)}: output agrees with input x weight to {one.disagreement:.1g}")
+        if one.agreement:
+            echo(f"{printable(one.name)}: {one.agreement}")
         for warning in one.warnings:
             echo(f"warning: {printable(one.name)}: {warning}")
     for failure in failed:

@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from wncore_cli.notes import hear
+
 UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 
 
@@ -135,6 +137,7 @@ def _remember_debug(ctx: click.Context, _: click.Parameter, value: bool) -> None
 DEBUG = click.option(
     "--debug", is_flag=True, expose_value=False, callback=_remember_debug, help="Show where an error came from."
 )
+QUIET = click.option("--quiet", is_flag=True, callback=hear, help="No progress and no notes on stderr.")
 
 
 def common(command: Callable) -> Callable:
@@ -152,7 +155,7 @@ def common(command: Callable) -> Callable:
             click.option("--device", type=Text(), help="Device of the backend, for those that have one: cuda, cuda:1."),
             click.option("--memory", default="1GiB", show_default=True, type=Size(), help="To hold data in."),
             click.option("--threads", type=click.IntRange(1), help="Default: all cores of this process."),
-            click.option("--quiet", is_flag=True, help="No progress and no notes on stderr."),
+            QUIET,
             DEBUG,
         ]
     ):

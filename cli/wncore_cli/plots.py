@@ -58,7 +58,7 @@ def _distances(make: Any, score: "LayerScore") -> Any:
     axes.set_title(title(f"{score.name}: {score.neurons} neurons, {score.tokens} tokens"))
     quiet(axes)
     if not len(live):
-        axes.text(0.5, 0.5, "every neuron is constant", transform=axes.transAxes, ha="center")
+        axes.text(0.5, 0.5, "no neuron varies by more than rounding", transform=axes.transAxes, ha="center")
         return figure
     top = score.wasserstein[score.top(max(1, round(0.03 * len(live))))]
     axes.hist(live, bins=min(100, max(10, len(live) // 12)), color=BLUE)

@@ -41,7 +41,7 @@ RESULTS = {True: "ok", False: "FAILED", None: "-"}
 @click.option("--device", type=options.Text(), help="Device of the backend, for those that have one: cuda, cuda:1.")
 @click.option("--memory", type=options.Size(), help="To hold data in.")
 @click.option("--threads", type=click.IntRange(1), help="Of the backend.")
-@click.option("--quiet", is_flag=True, help="No progress and no notes on stderr.")
+@options.QUIET
 @options.DEBUG
 def verify(
     paths: tuple[Path, ...],

@@ -17,9 +17,9 @@ from wncore.experts.router import Labels
 from wncore.layers.activations import Activations
 from wncore.mapping import MeasuredPairs, draw_within
 from wncore.normal import Float
-from wncore.norms import norms
 from wncore.outputs import Outputs
-from wncore.scoring import LayerScore, rounding_deviation
+from wncore.rounding import rounding_deviation
+from wncore.scoring import LayerScore
 from wncore.wasserstein import two_sample_distance
 
 MEAN_NOISE = 0.83
@@ -167,16 +167,15 @@ def _check(name: str, shape: tuple[int, int], weights: NDArray, labels: Labels, 
 
 def _limits(activations: Activations, clusters: Sequence[Indices], weights: Sequence[NDArray]) -> Float:
     """Deviations that rounding alone gives to each neuron on each cluster, for each set of weights: (s, k, m)."""
-    tokens, m = activations.tokens, activations.shape[0]
-    alone, rows = activations.alone(), np.flatnonzero(tokens.keep)
-    found = np.zeros((len(weights), len(clusters), m))
+    tokens, rows = activations.tokens, np.flatnonzero(activations.tokens.keep)
+    found = np.zeros((len(weights), len(clusters), activations.shape[0]))
     for c, members in enumerate(clusters):
         if len(members) < 2:
             continue
         keep = np.zeros_like(tokens.keep)
         keep[rows[members]] = True
-        few = Outputs(replace(alone, tokens=Tokens(keep, tokens.sequence[members], tokens.first[members])))
-        found[:, c] = rounding_deviation(few, np.array([norms(each[c], axis=1) for each in weights]))
+        mine = replace(activations, tokens=Tokens(keep, tokens.sequence[members], tokens.first[members]))
+        found[:, c] = [rounding_deviation(Outputs(mine, weights=each[c])) for each in weights]
     return found
 
 

@@ -45,7 +45,7 @@ class Scaled(Tensor):
         first, left = rows.indices(self.rows)[0], columns.indices(self.columns)[0]
         out = np.empty(raw.shape, DTYPES[self.dtype])
         step = max(1, CHUNK // max(1, raw.shape[1] * out.itemsize))
-        right: NDArray[np.int64] = np.arange(left, left + raw.shape[1]) // self.block[1]
+        right = np.arange(left, left + raw.shape[1], dtype=np.int64) // self.block[1]
         for start in range(0, len(raw), step):
             part = raw[start : start + step]
             down = (first + start + np.arange(len(part))) // self.block[0]

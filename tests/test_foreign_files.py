@@ -43,7 +43,7 @@ def saved(save, *arrays) -> bytes:
 FOREIGN = {
     "torch": (archive("acts/data.pkl", "acts/data/0"), "a file of torch.save .*; load it where you trust its source"),
     "torch by version": (archive("acts/.format_version", "acts/data/0"), "a file of torch.save"),
-    "legacy torch": (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.", r"a file of torch.save \(a pickle\)"),
+    "torch of old": (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.", r"torch.save \(a pickle\)"),
     **{f"pickle {i}": (pickle.dumps({"a": list(range(9))}, i), "a pickle; load it where") for i in (2, 3, 4, 5)},
     "npz": (saved(np.savez, Y), "a zip archive of NumPy arrays"),
     "zip": (archive("readme.txt"), "a zip archive; decompress it"),

@@ -1,9 +1,9 @@
 """Weights in float8 beside their scales: weight times scale, in float32; other quantised weights are refused.
 
-A scale is one number, one for each row, or one for each block, (a, b) for a weight (m, d): along an axis of n it
-stands for all n, for each, or for blocks of a power of two, 128 as DeepSeek-V3 has them (the last may be cut) or any
-that divides n. Both weight_scale (compressed-tensors) and weight_scale_inv (DeepSeek-V3, transformers) multiply: the
-inverse is that of the factor by which the weight was scaled before it was rounded.
+A scale is one number for all of a weight (m, d), or one for each row, for each group of columns of a row, for each
+column, or for each square block: groups and blocks are of a power of two, 128 as DeepSeek-V3 has them (the last may be
+cut), or any that divides the axes. Both weight_scale (compressed-tensors) and weight_scale_inv (DeepSeek-V3,
+transformers) multiply: the inverse is that of the factor by which the weight was scaled before it was rounded.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ from wncore.errors import DumpError
 
 POWERS_OF_TWO = "F8_E8M0"
 CUT = 128
-"""The one block that need not divide the axis."""
+"""The one length of a block that need not divide its axis."""
 REMEDY = "dequantise it first"
 
 Riders = Sequence[tuple[Rider, Header, Entry]]
@@ -105,33 +105,46 @@ def _scaled(weight: Tensor, pieces: Sequence[tuple[Header, Entry]]) -> Scaled:
     what = f"{weight.name} is {weight.dtype} {weight.rows} x {weight.columns} and its scale {_told(entry)}"
     if not entry.floating and entry.dtype != POWERS_OF_TWO:
         raise DumpError(f"{what}, of no floating type; {REMEDY}")
-    shape = (*entry.shape, 1, 1)[:2] if len(entry.shape) < 2 else entry.shape
-    rows, columns = _block(weight.rows, shape[0]), _block(weight.columns, shape[1])
-    if len(shape) > 2 or rows is None or columns is None:
+    block = _block((weight.rows, weight.columns), entry.shape)
+    if block is None:
         raise DumpError(f"{what}: neither one number, nor one for each row or block; {REMEDY}")
+    shape = (*entry.shape, 1, 1)[:2]
     copies = [Tensor("scale", ((header, replace(one, shape=shape)),)) for header, one in pieces]
     for (header, one), copy in zip(pieces, copies, strict=True):
         if (one.dtype, one.shape) != (entry.dtype, entry.shape) or copy.read().tobytes() != copies[0].read().tobytes():
             raise DumpError(f"{entry.name} differs between {pieces[0][0].path} and {header.path}; keep the right one")
-    return Scaled(weight.part, weight.pieces, copies[0], (rows, columns))
+    return Scaled(weight.part, weight.pieces, copies[0], block)
 
 
-def _block(n: int, count: int) -> int | None:
-    """Return the length of the blocks that `count` numbers stand for along an axis of n; None if it is not certain.
+def _block(weight: tuple[int, int], scale: tuple[int, ...]) -> tuple[int, int] | None:
+    """Return the rows and columns that each number of a scale stands for; None if it is not certain.
 
-    At most one power of two cuts n into `count` blocks, if they are two or more.
+    >>> [_block((576, 256), scale) for scale in ((), (576,), (576, 8), (5, 2), (18, 8), (3, 1), (3,))]
+    [(576, 256), (1, 256), (1, 32), (128, 128), (32, 32), None, None]
+    """
+    (m, d), (a, b) = weight, (*scale, 1, 1)[:2]
+    rows, columns = _length(m, a), _length(d, b)
+    if len(scale) > 2 or (len(scale) == 1 and a not in (1, m)) or rows is None or columns is None:
+        return None
+    if a == m or (a, b) in ((1, 1), (1, d)):
+        return rows, columns
+    size = rows if a > 1 else columns  # (3, 1) may as well be of three matrices, one below the other
+    square = all(length == size or (count == 1 and length <= size) for length, count in ((rows, a), (columns, b)))
+    return (rows, columns) if square else None
 
-    >>> [_block(576, count) for count in (1, 5, 18, 576, 2)]
+
+def _length(n: int, count: int) -> int | None:
+    """Return the length of the parts if an axis of n is cut into `count`: all, or a power of two, at most one fits.
+
+    >>> [_length(576, count) for count in (1, 5, 18, 576, 2)]
     [576, 128, 32, 1, None]
     """
     if count == 1:
-        return max(1, n)
+        return n
     if not 1 < count <= n:
         return None
-    block = 1 << (-(-n // count) - 1).bit_length()
-    if -(-n // block) != count:
-        return None
-    return block if block == CUT or n % block == 0 else None
+    length = 1 << (-(-n // count) - 1).bit_length()
+    return length if -(-n // length) == count and (length == CUT or n % length == 0) else None
 
 
 def _is_float8(tensor: Tensor) -> bool:

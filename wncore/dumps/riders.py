@@ -30,11 +30,11 @@ NAMES: dict[Role, str] = {
 }
 ROLES: dict[str, Role] = {name: role for role, names in NAMES.items() for name in names.split()}
 LOOSE = {"scale", "scales", "scale_inv", "scales_inv", "global_scale", "zero", "zeros", "zero_point", "zero_points",
-         "codes", "lookup_table", "centroids", "oweight", "q_weight"}  # fmt: skip
+         "codes", "lookup_table", "centroids", "oweight"}  # fmt: skip
 """Names that others use as well; they count beside another part of the weight, or of its layer."""
 BESIDE = ("weight", "input", "inputs", "output", "outputs", "qweight", "qzeros", "weight_packed", "W_q")
-CODED = {"codes", "lookup_table", "centroids", "oweight", "q_weight"}
-CODES = ("codebooks", "codebook", "scales", "qweight", "q_scale")
+CODED = {"codes", "lookup_table", "centroids", "oweight"}
+CODES = ("codebooks", "codebook", "scales", "qweight")
 TAILS = ("_scale", "_scales", "_scale_inv", "_scales_inv", "_zero_point", "_zeros")
 """Behind the name of any other tensor of the dump: down_proj_scales_inv beside down_proj."""
 PARAMETERS = {"gamma", "beta", "running_mean", "running_var"}

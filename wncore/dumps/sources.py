@@ -127,7 +127,9 @@ def _files_in(folder: Path) -> tuple[Index | None, dict[Path, set[str]]]:
         return _files_of(folder / indexes[0])
     files = [name for name in names if _is_shard(name)]
     if not files:
-        raise DumpError(f"{folder} holds no .safetensors file; name another folder, or a file")
+        others = [name[:80] for name in names if not name.startswith(".")]
+        there = f", but {listed(others, most=3)}" if others else ""
+        raise DumpError(f"{folder} holds no .safetensors file{there}; name another folder, or a file")
     return None, {folder / name: set[str]() for name in files}
 
 

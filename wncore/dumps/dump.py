@@ -1,35 +1,23 @@
 """Opening a dump: find its files, recognise its tensors, check that they fit together.
 
-No tensor is read, but weights that two files hold are compared.
+No tensor is read, but weights, or their scales, that two files hold are compared.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from wncore.dumps.header import Entry, Header, read_header
-from wncore.dumps.layer import Layer, as_column
+from wncore.dumps.header import read_header
+from wncore.dumps.layer import Layer
 from wncore.dumps.metadata import count_gram_tokens, merge_metadata, share_inputs, stated_length
+from wncore.dumps.quantised import Scaled, check_activations, dequantise
+from wncore.dumps.recognition import Found, Piece, blame, recognise
 from wncore.dumps.sources import by_number, find_files
 from wncore.dumps.tensor import CHUNK, Tensor
-from wncore.errors import DumpError, InputError
+from wncore.errors import DumpError, InputError, listed
 
-SUFFIXES = {
-    "input": "input",
-    "inputs": "input",
-    "output": "output",
-    "outputs": "output",
-    "weight": "weight",
-    "bias": "bias",
-    "gram": "gram",
-}
-MASK = "tokens.mask"
 EXPERTS = "wncore.expand"
 """Metadata of a file of sparse experts (`wncore.experts.files`), which is no dump."""
-UNNAMED = "layer"
-"""What a layer is called whose tensors are named just "input", "weight" and so on."""
-
-Piece = tuple[Header, Entry]
 
 
 @dataclass(frozen=True)
@@ -42,19 +30,6 @@ class Dump:
     files: tuple[Path, ...]
     notes: tuple[str, ...] = ()
     """What was passed over, and why."""
-
-
-@dataclass
-class _Found:
-    """Tensors by layer and part, as the files are read."""
-
-    parts: dict[str, dict[str, list[Piece]]] = field(default_factory=dict[str, dict[str, list[Piece]]])
-    masks: list[Piece] = field(default_factory=list[Piece])
-    notes: list[str] = field(default_factory=list[str])
-    faults: dict[str, str] = field(default_factory=dict[str, str])
-    """By layer, what is wrong with its tensors."""
-    spoiled: set[str] = field(default_factory=set[str])
-    """Layers whose input, or whose mask, is at fault: nobody else may read it."""
 
 
 def open_dump(*sources: str | Path, length: int | None = None) -> Dump:
@@ -92,21 +67,29 @@ def survey_dump(*sources: str | Path, length: int | None = None) -> Dump:
         raise InputError(f"a sequence has at least one token; got a length of {length}")
     if "" in sources:
         raise DumpError("an empty name is no file; give a .safetensors file, an index or a folder of them")
-    expected = find_files([Path(source) for source in sources])
-    headers = [read_header(path) for path in expected]
+    files = find_files([Path(source) for source in sources])
+    headers = [read_header(path) for path in files.held]
     for header in headers:
         if EXPERTS in header.metadata:
             raise DumpError(
                 f"{header.path} holds sparse experts, no inputs or outputs; `wncore inspect` says more of it, `wncore "
                 f"verify` checks it"
             )
-        for name in sorted(expected[header.path] - header.tensors.keys())[:1]:
+        for name in sorted(files.held[header.path] - header.tensors.keys())[:1]:
             raise DumpError(f"{header.path} lacks {name[:80]}, which its index says it holds; copy the file again")
     metadata = merge_metadata(headers)
-    found = _Found()
+    found = Found(notes=list(files.notes))
+    used: list[Piece] = []
     for header in headers:
         for name, entry in header.tensors.items():
-            _recognise(header, name, entry, found)
+            reason = files.passed_over(header.path, entry)
+            if reason is None:
+                used.append((header, entry))
+            else:
+                found.notes.append(f"{name[:80]} in {header.path.name} is passed over: {reason}")
+    names = {entry.name for _, entry in used}
+    for header, entry in used:
+        recognise(header, entry.name, entry, names, found)
     try:
         layers = _layers(found, metadata, length)
         if not layers:
@@ -115,7 +98,7 @@ def survey_dump(*sources: str | Path, length: int | None = None) -> Dump:
             )
     except InputError as error:
         raise _noting(error, found.notes) from None
-    return Dump(", ".join(map(str, sources)), layers, metadata, tuple(expected), tuple(found.notes))
+    return Dump(", ".join(map(str, sources)), layers, metadata, tuple(files.held), tuple(found.notes))
 
 
 def _noting(error: InputError, notes: Sequence[str]) -> InputError:
@@ -125,70 +108,55 @@ def _noting(error: InputError, notes: Sequence[str]) -> InputError:
     return error
 
 
-def _layers(found: _Found, metadata: dict[str, str], length: int | None) -> dict[str, Layer]:
+def _layers(found: Found, metadata: dict[str, str], length: int | None) -> dict[str, Layer]:
     """Make layers of the tensors that were found, in the order of their names, numbers by value."""
     stated = stated_length(metadata)
     if stated and length and stated != length:
         raise InputError(f"the dump says that a sequence has {stated} tokens, and you say {length}; leave --length out")
     length = stated or length
-    layers = {name: _layer(name, parts, found, length) for name, parts in found.parts.items()}
+    layers: dict[str, Layer] = {}
+    for name, parts in found.parts.items():
+        if parts.keys() == {"bias"} and name not in found.faults:  # of a norm, say
+            found.notes.append(f"{parts['bias'][0][1].name} is passed over: nothing else of {name} is there")
+        else:
+            layers[name] = _layer(name, parts, found, length)
+    _note_riders(layers, found)
     count_gram_tokens(layers, metadata)
     share_inputs(layers, metadata, found.spoiled)
     return {name: _checked(layers[name]) for name in sorted(layers, key=by_number)}
 
 
-def _recognise(header: Header, name: str, entry: Entry, found: _Found) -> None:
-    owner, _, suffix = name.rpartition(".")
-    part = SUFFIXES.get(suffix)
-    where = f"{name} in {header.path}"
-    if name == MASK:
-        if entry.dtype not in ("BOOL", "U8"):
-            raise DumpError(f"{where} has type {entry.dtype}; a mask must be BOOL or U8, write it again")
-        found.masks.append(as_column(header, entry))
-        return
-    if not entry.floating:
-        if part is not None:
-            what = f"{where} has type {entry.dtype}; a floating type is needed (dequantise it first)"
-            _blame(found, owner or UNNAMED, part, what)
-            return
-        found.notes.append(f"{name} is passed over: its type is {entry.dtype}")
-        return
-    if part == "bias" and len(entry.shape) == 1:
-        header, entry = as_column(header, entry)
-    elif len(entry.shape) < 2 or (part in ("weight", "gram", "bias") and len(entry.shape) != 2):
-        found.notes.append(f"{name} is passed over: its shape is {entry.shape}")
-        return
-    layer = (owner or UNNAMED) if part else name
-    pieces = found.parts.setdefault(layer, {}).setdefault(part or "output", [])
-    for other, held in pieces:
-        if other is header:
-            what = f"{header.path} holds {held.name} and {name}, two names for one tensor; keep one"
-            _blame(found, layer, part, what)
-            return
-    pieces.append((header, entry))
+def _note_riders(layers: dict[str, Layer], found: Found) -> None:
+    """Say which weights were multiplied by their scales, and what else goes with weights and is not used."""
+    scaled = {name for name, layer in layers.items() if isinstance(layer.weight, Scaled)}
+    if scaled:
+        found.notes.append(f"float8 weights times their scales: {listed(sorted(scaled, key=by_number))}")
+    for name, riders in found.riders.items():
+        for one, _, entry in riders:
+            if not (name in scaled and one.role == "scale"):
+                found.notes.append(f"{entry.name} is passed over: it goes with a quantised tensor of {name}")
 
 
-def _blame(found: _Found, layer: str, part: str | None, what: str) -> None:
-    """Note what is wrong with a part of a layer; it concerns no other, unless that reads the same input."""
-    found.parts.setdefault(layer, {})
-    found.faults.setdefault(layer, what)
-    if part in ("input", None):
-        found.spoiled.add(layer)
-
-
-def _layer(name: str, parts: dict[str, list[Piece]], found: _Found, length: int | None) -> Layer:
+def _layer(name: str, parts: dict[str, list[Piece]], found: Found, length: int | None) -> Layer:
     """Make a layer of its tensors; what is wrong with it concerns no other."""
     tensors: dict[str, Tensor] = {}
-    mask = None
+    riders, mask = found.riders.get(name, []), None
     try:
         for part, pieces in parts.items():
             tensors[part] = _tensor(part, [piece for piece in pieces if 0 not in piece[1].shape] or pieces[:1])
         source = tensors.get("output") or tensors.get("input")
         mask = _mask(source, found.masks) if source is not None and source.rows * source.columns else None
+        check_activations(tensors, riders)
     except DumpError as error:
-        _blame(found, name, None, str(error))
-    x, y, w, b, h = (tensors.get(part) for part in ("input", "output", "weight", "bias", "gram"))
-    return Layer(name, x, y, w, b, h, mask=mask, sequence_length=length, fault=found.faults.get(name))
+        blame(found, name, None, str(error))
+    weight = tensors.pop("weight", None)
+    try:
+        weight = dequantise(name, weight, riders)
+    except DumpError as error:
+        weight = None  # its numbers are none, and nobody shall take them for some
+        blame(found, name, "weight", str(error))
+    x, y, b, h = (tensors.get(part) for part in ("input", "output", "bias", "gram"))
+    return Layer(name, x, y, weight, b, h, mask=mask, sequence_length=length, fault=found.faults.get(name))
 
 
 def _tensor(part: str, pieces: list[Piece]) -> Tensor:
@@ -266,6 +234,7 @@ def _check_shapes(layer: Layer) -> None:
     if y is not None and w is not None:
         demand(y.columns == w.rows, f"output has {y.columns} neurons, weight {w.rows} rows")
     if b is not None:
+        demand(b.columns == 1, f"bias has {b.columns} columns, and one is needed")
         demand(layer.neurons in (0, b.rows), f"bias has {b.rows} entries for {layer.neurons} neurons")
     if h is not None:
         width = w.columns if w is not None else x.columns if x is not None else h.columns

@@ -62,7 +62,7 @@ class Tensor:
         left, right, column_step = columns.indices(self.columns)
         if row_step != 1 or column_step != 1:
             raise ShapeError(f"{self.name} is read without steps; got {rows} and {columns}, index what was read")
-        out = np.empty((max(last - first, 0), max(right - left, 0)), DTYPES[self.dtype])
+        out = np.empty((max(last - first, 0), max(right - left, 0)), DTYPES[self.pieces[0][1].dtype])
         done = start = 0
         for header, entry in self.pieces:
             low, high = max(first - start, 0), min(last - start, entry.rows)

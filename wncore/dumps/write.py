@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from wncore.dumps.dump import MASK, SUFFIXES
 from wncore.dumps.header import DTYPES, LONGEST, LONGEST_NAME
+from wncore.dumps.recognition import MASK, SUFFIXES
 from wncore.dumps.tensor import CHUNK
 from wncore.errors import InputError, ShapeError
 from wncore.files import check_output, flush, release, replacing

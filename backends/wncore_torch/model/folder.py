@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from wncore_torch.model.headers import Stored
 from wncore_torch.model.internals import PreTrainedModel
@@ -41,7 +42,7 @@ class Folder:
     @property
     def vocabulary(self) -> int:
         """How many tokens the model's embedding knows."""
-        return self.model.get_input_embeddings().weight.shape[0]
+        return cast(Tensor, self.model.get_input_embeddings().weight).shape[0]
 
 
 def set_parameter(model: nn.Module, name: str, value: torch.Tensor) -> None:

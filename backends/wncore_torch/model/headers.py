@@ -94,9 +94,7 @@ def _read_index(path: Path) -> dict[str, str] | None:
     shards = {str(name): str(shard) for name, shard in found.items()}
     for shard in sorted(set(shards.values())):
         if Path(shard).name != shard or not shard.endswith(".safetensors"):
-            raise DumpError(
-                f"{path / INDEX} names {shard!r}, which is no safetensors file of this folder; do not use it"
-            )
+            raise DumpError(f"{path / INDEX} names {shard!r}, which is no safetensors file beside it; do not use it")
         if not (path / shard).exists():
             raise InputError(f"{path} lacks {shard}, which its index names; download it again")
     return shards

@@ -1,10 +1,10 @@
 """The linear layers of a model: which there are, which share an input, and which share of its parameters they are.
 
 They are found by running one block of each kind on a few tokens. What it multiplies by a parameter is a linear layer,
-whatever module does it (products.py). A layer has the path of its module, `model.layers.0.mlp.down_proj`. An expert that is
-a slice of one parameter has that parameter's path and its index, `model.layers.0.mlp.experts.gate_up_proj.3`: the names
-that the module runs with, as a file may hold the experts fused or one by one. An expert that gets no token makes no call;
-it is listed by the shape of its parameter, or by its twins in a list of modules.
+whatever module does it (products.py). A layer has the path of its module, `model.layers.0.mlp.down_proj`. An expert
+that is a slice of one parameter has that parameter's path and its index, `model.layers.0.mlp.experts.gate_up_proj.3`:
+the names that the module runs with, as a file may hold the experts fused or one by one. An expert that gets no token
+makes no call; it is listed by the shape of its parameter, or by its twins in a list of modules.
 """
 
 import re

@@ -1,16 +1,18 @@
 """Which tensors of the file make which parameters of the module, and the way back.
 
-The two have different names (Pythia's `embed_out` is `lm_head`, GPT-2's files lack `transformer.`), and not even as many
-(each expert of Mixtral is three tensors; the module has two parameters for all experts of a block). Names are mapped by
-transformers' own renaming and converters. Converters also run on meta, so that every shape is proved before a weight is
-read.
+The two have different names (Pythia's `embed_out` is `lm_head`, GPT-2's files lack `transformer.`), and there are not
+even as many (each expert of Mixtral is three tensors; the module has two parameters for all experts of a block). Names
+are mapped by transformers' own renaming and converters. Converters also run on meta, so that every shape is proved
+before a weight is read.
 """
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -94,7 +96,7 @@ def _prove(
             raise InputError(f"{first} would make {name}, which {type(model).__name__} lacks; use another folder")
         if value.shape != wanted[name].shape:
             raise InputError(
-                f"{name} is {tuple(wanted[name].shape)} by config.json, and {tuple(value.shape)} in the file ({first}); "
+                f"{name} is {tuple(wanted[name].shape)} by config.json and {tuple(value.shape)} in the file ({first}); "
                 f"they are of different models"
             )
     return made
@@ -106,7 +108,7 @@ def convert(source: Source, read: Callable[[str], Tensor], model: PreTrainedMode
         return {source.key: read(source.tensors[0][0])}
     converter = deepcopy(source.converter)  # it collects what it is given
     for name, pattern in source.tensors:
-        converter.add_tensor(source.key, name, pattern, partial(read, name))
+        converter.add_tensor(source.key, name, cast(str, pattern), cast(Future, partial(read, name)))
     return _single(converter.convert(source.key, model=model, config=model.config))
 
 
@@ -120,10 +122,10 @@ def unconvert(model: PreTrainedModel, source: Source, values: Mapping[str, Tenso
     """
     if source.converter is None:
         return {source.tensors[0][0]: values[source.key]}
-    reverse, key = source.converter.reverse_transform(), ""
+    reverse, key = cast(WeightConverter, source.converter.reverse_transform()), ""
     for name in source.parameters:
         key, pattern = reverse.rename_source_key(name)
-        reverse.add_tensor(key, name, pattern, values[name])
+        reverse.add_tensor(key, name, cast(str, pattern), cast(Future, values[name]))
     renamings, _ = _transforms(model)
     original: dict[str, str] = {}
     for name, _ in source.tensors:

@@ -4,10 +4,10 @@ Never pickle, never remote code, never the network. What is missing, is of anoth
 here, by name, before a weight is read.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -50,8 +50,8 @@ def open_folder(path: str | Path, dtype: str = "float32", device: str | torch.de
     if missing := [name for name in wanted if name not in sources]:
         rest = f"; its unused tensors are {', '.join(unused[:3])}" if unused else ""
         raise InputError(
-            f"{path} has no tensor for {', '.join(missing[:3])} ({len(missing)} in all){rest}; config.json and the files "
-            f"are of different models, or a download is incomplete"
+            f"{path} has no tensor for {', '.join(missing[:3])} ({len(missing)} in all){rest}; config.json and the "
+            f"files are of different models, or a download is incomplete"
         )
     for owner in model.modules():
         for name, buffer in owner.named_buffers(recurse=False):
@@ -77,8 +77,8 @@ def read_config(path: Path) -> PreTrainedConfig:
     except (ValueError, OSError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(
-            f"{path / 'config.json'} is of no model that the installed transformers knows: {reason}; code of a folder's "
-            f"own is never run"
+            f"{path / 'config.json'} is of no model that the installed transformers knows: {reason}; code of a "
+            f"folder's own is never run"
         ) from error
     if (how := getattr(config, "quantization_config", None)) is not None:
         method = how.get("quant_method") if isinstance(how, dict) else getattr(how, "quant_method", None)
@@ -114,7 +114,7 @@ def _parameters_on_meta() -> Iterator[None]:
             return None
         return nn.Parameter(parameter.to("meta"), requires_grad=False)
 
-    hook = register_module_parameter_registration_hook(to_meta)
+    hook = register_module_parameter_registration_hook(cast(Callable[..., None], to_meta))
     try:
         yield
     finally:
@@ -122,7 +122,7 @@ def _parameters_on_meta() -> Iterator[None]:
 
 
 def _fill_buffers(folder: Folder) -> None:
-    """Read the buffers that are in the file: they are weights in all but name (DeepSeek's `e_score_correction_bias`)."""
+    """Read the buffers that are in the file: weights in all but name (DeepSeek's `e_score_correction_bias`)."""
     buffers = {name for name, _ in folder.model.named_buffers()} & folder.model.state_dict().keys()
     for name, value in read_parameters(folder, sorted(buffers)).items():
         set_parameter(folder.model, name, value)

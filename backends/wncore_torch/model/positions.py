@@ -1,8 +1,8 @@
 """Which tokens the rows of a product are: all in order, or those that a router sent to an expert.
 
-An expert is given `hidden[index]`: rows of that memory are the tokens of the index. Its later matrices read what it made
-of them, row by row, so their rows are the same tokens. Where neither is seen, the tokens are unknown, and nothing is
-guessed.
+An expert is given `hidden[index]`: rows of that memory are the tokens of the index. Its later matrices read what it
+made of them, row by row, so their rows are the same tokens. Where neither is seen, the tokens are unknown, and nothing
+is guessed.
 """
 
 from collections import deque
@@ -24,6 +24,7 @@ class Positions:
         self.every = torch.arange(tokens, device=device)
         self.counting = None if mask is None or bool(mask.all()) else mask.reshape(-1).to(device)
         self._gathered: deque[tuple[Tensor, Tensor]] = deque(maxlen=4)  # held, so that no memory is taken for another's
+        self._bases: deque[Tensor] = deque(maxlen=4)
         self._of_expert: dict[Expert, Tensor] = {}
 
     def after(self, function: str, args: tuple[Any, ...], output: Any) -> None:
@@ -38,11 +39,15 @@ class Positions:
         if base.ndim != 2 or index.ndim != 1 or len(base) != len(self.every) or not base.is_floating_point():
             return
         self._gathered.append((output, self.every[index]))
+        self._bases.append(base)
 
     def of(self, product: Product) -> tuple[Tensor, Tensor | None]:
-        """Return the rows (n, d) of a product that count, and which tokens (n,) they are; None where that is not known."""
+        """Return the rows (n, d) of a product that count, and which tokens (n,) they are, ascending; None if unknown."""
         x = product.x.reshape(-1, product.x.shape[-1])
         tokens = self._find(product, x)
+        if tokens is not None and tokens is not self.every:  # routers send the tokens of first choice first
+            tokens, order = tokens.sort(stable=True)
+            x = x[order]
         if product.sparse:  # a row of zeros is a token that the router did not send
             sent = x.ne(0).any(1)
             x, tokens = x[sent], None if tokens is None else tokens[sent]
@@ -55,19 +60,23 @@ class Positions:
         return x, tokens
 
     def _find(self, product: Product, x: Tensor) -> Tensor | None:
-        expert = _expert_of(product)
+        expert, memory = _expert_of(product), x.untyped_storage().data_ptr()
         for gathered, index in self._gathered:
-            if gathered.untyped_storage().data_ptr() == x.untyped_storage().data_ptr():
-                begin = (x.storage_offset() - gathered.storage_offset()) // gathered.stride(0)
+            if gathered.untyped_storage().data_ptr() == memory:
+                begin = (int(x.storage_offset()) - int(gathered.storage_offset())) // gathered.stride(0)
                 self._of_expert[expert] = index[begin : begin + len(x)]
                 return self._of_expert[expert]
+        every = len(x) == len(self.every)
+        if every and any(base.untyped_storage().data_ptr() == memory for base in self._bases):
+            self._of_expert[expert] = self.every
         known = self._of_expert.get(expert)
         if known is not None and len(known) == len(x):
             return known
-        return self.every if len(x) == len(self.every) else None
+        gathered_all = any(len(index) == len(x) for _, index in self._gathered)  # perhaps in another order
+        return self.every if every and not gathered_all else None
 
 
 def _expert_of(product: Product) -> Expert:
-    """The module two above `experts.3.w1.weight` is left for `experts.3`; `experts.gate_up_proj` is one of `experts`."""
+    """Name the expert: `experts.3` of `experts.3.w1.weight`, the third of `experts` of its `gate_up_proj`."""
     path = product.parameter.removesuffix(".weight")
     return path.rpartition(".")[0], product.expert

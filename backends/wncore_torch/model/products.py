@@ -28,7 +28,7 @@ class Product:
 
 
 class Watch(TorchFunctionMode):
-    """Calls `meet` for each product with one of the parameters, before it is computed, and `after` for what else is run.
+    """Calls `meet` for each product with one of the parameters, before it is computed, and `after` for all else.
 
     Parameters are known by their memory, so that a view of one counts as the parameter.
     """
@@ -99,5 +99,5 @@ def _turned(stored: Tensor, rows: Tensor) -> bool | None:
 
 
 def parameters_of(module: torch.nn.Module, prefix: str) -> dict[str, Tensor]:
-    """List a module's parameters of two or more axes, named from `prefix` on; those are what linear layers can be of."""
+    """List a module's parameters of two or more axes, which linear layers can be of, named from `prefix` on."""
     return {f"{prefix}.{name}": value for name, value in module.named_parameters() if value.ndim >= 2}

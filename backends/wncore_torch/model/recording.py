@@ -1,8 +1,8 @@
 """What each block of a model is called with, recorded in one forward whose blocks only hand the hidden state on.
 
-The first block's arguments are *not* those of all: masks differ by the kind of attention. A recording is made for every
-batch, as what precedes the blocks has to run anyway; a tensor equal to one that is kept is not kept twice, decided by its
-bytes and never by its shape.
+The first block's arguments are *not* those of all: masks differ by the kind of attention. A recording is made for
+every batch, as what precedes the blocks has to run anyway; a tensor equal to one that is kept is not kept twice,
+decided by its bytes and never by its shape.
 
 Blocks that need more of each other than one hidden state are refused by three rules: the hidden state that enters a
 block is the very object that the one before handed on; every block is called once, in order; no argument is a container
@@ -24,6 +24,9 @@ from wncore_torch.model.parameters import loaded, names_below
 
 HIDDEN = object()
 """Stands for the hidden state in recorded arguments."""
+
+ONE_STATE = "wncore hands one hidden state from block to block, as it is; use another model"
+EACH_ONCE = "wncore runs each block once, in order; use another model"
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 """The arguments of a block, by position and by name."""
@@ -68,9 +71,7 @@ class Kept:
         if value is HIDDEN or value is None or isinstance(value, bool | int | float | str | torch.dtype | torch.device):
             return value
         if isinstance(value, _Returned):
-            raise NotStreamable(
-                f"{where} was made by another block; wncore hands on one hidden state, use another model"
-            )
+            raise NotStreamable(f"{where} was made by another block; {ONE_STATE}")
         if isinstance(value, Tensor):
             host = value.detach().cpu().contiguous()
             digest = blake2b(host.flatten().view(torch.uint8).numpy().data).digest()
@@ -80,8 +81,7 @@ class Kept:
         if type(value) is dict and value:  # a copy; that no block writes into it is checked when one runs
             return {key: self.keep(item, where) for key, item in value.items()}
         raise NotStreamable(
-            f"{where} is a {type(value).__name__}, by which blocks may pass things to each other; wncore hands on one "
-            f"hidden state, use another model"
+            f"{where} is a {type(value).__name__}, by which blocks may pass things to each other; {ONE_STATE}"
         )
 
 
@@ -120,17 +120,15 @@ def _record_one(folder: Folder, batch: Batch, kept: Kept, forms: dict[type, Form
             alive.append((args, kwargs))
             hidden = args[0] if args else kwargs["hidden_states"]
             if index != len(calls):
-                raise NotStreamable(f"{where} is called as number {len(calls)}; wncore runs each block once, in order")
+                raise NotStreamable(f"{where} is called as number {len(calls)}; {EACH_ONCE}")
             if (handed and hidden is not handed[-1]) or hidden.is_meta:
-                raise NotStreamable(
-                    f"something happens to the hidden state before {where}; wncore hands it on as it is, use another model"
-                )
+                raise NotStreamable(f"something happens to the hidden state before {where}; {ONE_STATE}")
             if not first:
                 first.append(hidden)
             earlier = {id(value) for value in handed[:-1]}
             for value in (*args, *kwargs.values()):
                 if id(value) in earlier:
-                    raise NotStreamable(f"{where} reads the hidden state of an earlier block, too; use another model")
+                    raise NotStreamable(f"{where} reads the hidden state of an earlier block; {ONE_STATE}")
             args = tuple(HIDDEN if value is hidden else value for value in args)
             kwargs = {name: HIDDEN if value is hidden else value for name, value in kwargs.items()}
             calls.append(
@@ -150,9 +148,7 @@ def _record_one(folder: Folder, batch: Batch, kept: Kept, forms: dict[type, Form
     with replaced(blocks, [recorder(index, block) for index, block in enumerate(blocks)]):
         forward(folder, batch)
     if len(calls) != len(blocks):
-        raise NotStreamable(
-            f"{len(calls)} of {len(blocks)} blocks of {path} were called; wncore runs each once, in order"
-        )
+        raise NotStreamable(f"{len(calls)} of {len(blocks)} blocks of {path} are called; {EACH_ONCE}")
     return Recorded(batch, first[0].to(kept.place), calls)
 
 
@@ -199,7 +195,7 @@ def _form_of(output: Any) -> Form:
     if isinstance(output, tuple | list) and output and isinstance(output[0], Tensor):
         rest = [value.as_subclass(_Returned) if isinstance(value, Tensor) else value for value in output[1:]]
         return lambda hidden: type(output)([hidden, *rest])  # type: ignore[call-arg]
-    raise NotStreamable(f"a block returns a {type(output).__name__}; wncore hands on a hidden state, use another model")
+    raise NotStreamable(f"a block returns a {type(output).__name__}; {ONE_STATE}")
 
 
 def call_block(block: nn.Module, call: Call, hidden: Tensor, forward: Callable[..., Any] | None = None) -> Any:

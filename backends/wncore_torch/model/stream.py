@@ -25,7 +25,7 @@ from wncore_torch.model.linears import Linear, Linears, name_of
 from wncore_torch.model.parameters import loaded, names_below
 from wncore_torch.model.positions import Positions
 from wncore_torch.model.products import Product, Watch, parameters_of
-from wncore_torch.model.recording import Batch, Recorded, call_block, forward, record, replaced
+from wncore_torch.model.recording import Batch, Form, Recorded, call_block, forward, record, replaced
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +94,11 @@ class Stream:
         norm, projections and soft caps are its own; about `rows` rows (b c) of the vocabulary's size are in memory.
         """
         given: list[Tensor] = []
-        hands = [lambda *_, form=self._forms[type(one)], **__: form(given[-1]) for one in self._blocks]
+
+        def handing(form: Form) -> Callable[..., Any]:
+            return lambda *_, **__: form(given[-1])
+
+        hands = [handing(self._forms[type(block)]) for block in self._blocks]
         with torch.no_grad(), surroundings_loaded(self.folder, head=True), replaced(self._blocks, hands):
             for number, one in enumerate(self.recorded):
                 count, length = one.batch.ids.shape
@@ -169,9 +173,7 @@ class Block:
         def meet(product: Product) -> None:
             name = name_of(product.parameter, product.expert)
             if name not in known:
-                raise InputError(
-                    f"{name} runs, and was not found in blocks like its own; name it in a report of this fault"
-                )
+                raise InputError(f"{name} runs, and did not in the first block of its kind; report this, and the model")
             if name not in chosen:
                 positions.of(product)  # later matrices of an expert read the tokens of its first
                 return

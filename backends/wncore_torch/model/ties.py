@@ -16,9 +16,9 @@ Tie = tuple[str, ...]
 def find_ties(
     model: PreTrainedModel, stored: dict[str, Stored], sources: Mapping[str, Source]
 ) -> tuple[list[Tie], list[Tie], dict[str, Source]]:
-    """Find the parameters that are one, those that are no longer one, and the sources of names that the file leaves out.
+    """Find the parameters that are one, those that no longer are, and the sources of names that the file leaves out.
 
-    The last are for names that only their twins have in the file, such as the lm_head of a tied model.
+    The last are of names whose twins alone are in the file, such as the lm_head of a tied model.
     """
     shared: dict[int, list[str]] = defaultdict(list)
     for name, parameter in model.named_parameters(remove_duplicate=False):
@@ -42,7 +42,7 @@ def find_ties(
 
 
 def _head_and_embedding(model: PreTrainedModel, sources: Mapping[str, Source]) -> list[Tie]:
-    """Return lm_head and embedding where the model holds two parameters and the file two tensors: one by their bytes?"""
+    """Name embedding and lm_head where the model has two parameters, which may be one by the bytes of the file."""
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
     if head is None or embedding is None or head.weight is embedding.weight:
         return []

@@ -1,6 +1,7 @@
-"""Tiny random language models of many families, as folders like the hub's: what the tests of whole models start from."""
+"""Tiny random language models of many families, as folders like the hub's: what tests of models start from."""
 
 import json
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,15 @@ REFUSED = {
 """What must not, by name."""
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Let torch take one thread in the tests of a module that imports this: several would wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def make(path: Path, name: str, **more) -> Path:
     """Write a random model of a family as a folder, its names as the hub has them."""
     kind, options = (FAMILIES | REFUSED)[name]
@@ -101,7 +111,7 @@ def make_kind(path: Path, kind: str, options: dict) -> Path:
         for buffer_name, buffer in model.named_buffers():
             if buffer_name in state and buffer.is_floating_point():
                 buffer += torch.randn_like(buffer)
-    model.save_pretrained(path, max_shard_size="30KB" if sharded else "5GB")
+    model.save_pretrained(path, max_shard_size="15KB" if sharded else "5GB")
     if kind == "gpt2":  # saved in 2019: no base prefix, no lm_head, and the masks of each block
         edit_tensors(path, lambda old: {k.removeprefix("transformer."): v for k, v in old.items() if k[:3] != "lm_"})
         edit_tensors(path, lambda old: old | {f"h.{i}.attn.bias": torch.ones(1, 1, 64, 64).tril() for i in range(3)})
@@ -151,3 +161,18 @@ def largest_gap(ours, theirs, batches):
         for a, b, (ids, mask) in zip(ours, theirs, batches, strict=True)
     ]
     return torch.stack(gaps).max().item()  # not Python's max, which lets NaN pass
+
+
+def collect(folder, linears, batches=None, only=None):
+    """All that the layers read, by layer and batch: x, tokens; and the rows that each read."""
+    from wncore_torch.model.recording import Batch
+    from wncore_torch.model.stream import Stream
+
+    batches = batches or sample_batches()
+    seen, rows = defaultdict(list), {}
+    stream = Stream(folder, [Batch(ids, mask) for ids, mask in batches], linears)
+    for block in stream.blocks():
+        rows |= block.hand_on(
+            lambda read: seen[read.layer.name, read.batch].append((read.x.clone(), read.tokens)), only
+        )
+    return seen, rows

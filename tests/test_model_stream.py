@@ -13,6 +13,7 @@ from model_families import (
     largest_gap,
     make,
     make_kind,
+    one_thread,  # noqa: F401
     plain_logits,
     plain_model,
     sample_batches,
@@ -26,14 +27,6 @@ from wncore_torch.model.recording import Batch
 from wncore_torch.model.stream import Stream
 
 BATCHES = sample_batches()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

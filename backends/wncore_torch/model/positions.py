@@ -42,7 +42,7 @@ class Positions:
         self._bases.append(base)
 
     def of(self, product: Product) -> tuple[Tensor, Tensor | None]:
-        """Return the rows (n, d) of a product that count, and which tokens (n,) they are, ascending; None if unknown."""
+        """Return the rows (n, d) of a product that count, and their tokens (n,), ascending; None if unknown."""
         x = product.x.reshape(-1, product.x.shape[-1])
         tokens = self._find(product, x)
         if tokens is not None and tokens is not self.every:  # routers send the tokens of first choice first

@@ -1,6 +1,8 @@
 """Opening folders: names, ties, shapes, shards; and what is refused, by name, before a weight is read."""
 
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -183,3 +185,9 @@ def test_parameters_leave_memory_however_it_ends(llama):
     with pytest.raises(ZeroDivisionError):
         fail()
     assert folder.model.get_parameter(EMBEDDING).is_meta
+
+
+def test_the_room_is_entered_without_torch():
+    code = "import wncore_torch.model, sys; print(*sys.modules)"
+    names = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"torch", "transformers", "safetensors"} & {name.partition(".")[0] for name in names}

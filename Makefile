@@ -3,6 +3,7 @@
 #   make test      the whole test suite, with every optional dependency
 #   make lint      style, types, spelling
 #   make bench     timings as ratios against named peers
+#   make sweep     which causal language models of the installed transformers run block by block
 #   make install   the command line only: .venv/bin/wncore; EXTRAS=all adds torch, matplotlib, pyarrow, pytest
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ EXTRAS ?=
 BIN = .venv/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: install demo test lint bench clean
+.PHONY: install demo test lint bench sweep clean
 
 # one stamp for each choice of extras, so that nothing is installed twice
 STAMP = .venv/installed-$(or $(EXTRAS),core)
@@ -44,6 +45,10 @@ bench:
 	$(BIN)/python benchmarks/score.py
 	OMP_WAIT_POLICY=passive $(BIN)/python benchmarks/prune.py
 	$(BIN)/python benchmarks/prune_errors.py
+
+sweep:
+	@$(MAKE) --no-print-directory install EXTRAS=all
+	$(BIN)/python -W ignore tests/sweep_models.py
 
 clean:
 	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis

@@ -190,6 +190,16 @@ def test_a_part_of_a_matrix_is_no_layer():
     ]
 
 
+def test_parameters_that_are_parts_of_one_memory():
+    """Converters split a tensor of the file into parameters that are views of it."""
+    whole, seen = torch.randn(10, 4), []
+    first, second, third = whole[:4], whole[4:6], whole[6:].view(2, 2, 4)
+    with Watch({"a": first, "b": second, "c": third}, seen.append):
+        for weight in (second, first, third[1], whole, whole[2:6]):
+            torch.nn.functional.linear(torch.ones(2, 4), weight)
+    assert [(product.parameter, product.expert) for product in seen] == [("b", None), ("a", None), ("c", 1)]
+
+
 def test_a_square_matrix_knows_its_turn():
     weight, seen = torch.randn(4, 4), []
     with Watch({"w": weight}, seen.append):

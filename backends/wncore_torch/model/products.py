@@ -40,7 +40,10 @@ class Watch(TorchFunctionMode):
         after: Callable[[str, tuple[Any, ...], Any], object] | None = None,
     ) -> None:
         super().__init__()
-        self._own = {p.untyped_storage().data_ptr(): (name, p) for name, p in parameters.items() if p.ndim in (2, 3)}
+        self._own: dict[int, list[tuple[str, Tensor]]] = {}
+        for name, parameter in parameters.items():
+            if parameter.ndim in (2, 3):  # several may be parts of one tensor of the file, and of its memory
+                self._own.setdefault(parameter.untyped_storage().data_ptr(), []).append((name, parameter))
         self._meet, self._after = meet, after
 
     def __torch_function__(
@@ -50,10 +53,11 @@ class Watch(TorchFunctionMode):
         factors = _factors(function.__name__, args, given)
         if factors is not None:
             x, rows = factors
-            name, parameter = self._own.get(rows.untyped_storage().data_ptr(), (None, None))
-            if name is not None and parameter is not None and x.untyped_storage().data_ptr() not in self._own:
-                for product in _products(name, parameter, x, rows):
-                    self._meet(product)
+            candidates = self._own.get(rows.untyped_storage().data_ptr(), ())
+            if candidates and x.untyped_storage().data_ptr() not in self._own:
+                for name, parameter in candidates:
+                    for product in _products(name, parameter, x, rows):
+                        self._meet(product)
             return function(*args, **given)
         output = function(*args, **given)
         if self._after is not None:
@@ -82,7 +86,7 @@ def _products(name: str, parameter: Tensor, x: Tensor, rows: Tensor) -> Iterable
             yield Product(name, None, x, turned)
     elif rows.ndim == 2:
         expert = (rows.storage_offset() - parameter.storage_offset()) // parameter.stride(0)
-        if (turned := _turned(parameter[expert], rows)) is not None:
+        if 0 <= expert < len(parameter) and (turned := _turned(parameter[expert], rows)) is not None:
             yield Product(name, expert, x, turned)
     elif rows.ndim == 3 and x.ndim == 3 and (turned := _turned(parameter, rows)) is not None:
         for expert in range(len(parameter)):

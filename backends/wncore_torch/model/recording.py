@@ -74,8 +74,10 @@ class Kept:
             raise NotStreamable(f"{where} was made by another block; {ONE_STATE}")
         if isinstance(value, Tensor):
             host = value.detach().cpu().contiguous()
-            digest = blake2b(host.flatten().view(torch.uint8).numpy().data).digest()
-            return self.by_digest.setdefault((digest, value.dtype, value.shape), value.to(self.place))
+            key = blake2b(host.flatten().view(torch.uint8).numpy().data).digest(), value.dtype, value.shape
+            if key not in self.by_digest:
+                self.by_digest[key] = value.to(self.place)
+            return self.by_digest[key]
         if isinstance(value, tuple):
             return tuple(self.keep(item, where) for item in value)
         if type(value) is dict and value:  # a copy; that no block writes into it is checked when one runs

@@ -41,6 +41,16 @@ def test_nothing_has_no_sum():
     assert TreeSum(add_arrays).result() is None
 
 
+@pytest.mark.parametrize("count", [1, 2, 5, 7, 20])
+def test_the_sum_may_be_asked_for_twice(count):
+    """Though adding writes into the parts."""
+    total = TreeSum(add_arrays)
+    for i in range(count):
+        total.add((np.full(3, 2.0**i),))
+    for _ in range(2):
+        np.testing.assert_array_equal(total.result()[0], np.full(3, 2.0**count - 1))
+
+
 @given(st.integers(1, 40), st.integers(0, 5))
 def test_log2_of_the_parts_are_held(count, seed):
     """Among them: what is being added."""

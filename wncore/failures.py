@@ -8,6 +8,8 @@ from wncore.errors import WriteError
 
 Fail = Callable[[str, Exception], object]
 """Is told which layer failed, and how; what it raises ends the work."""
+NO_FAULT = (WriteError, BrokenPipeError)
+"""Errors that are no fault of the layer at hand, and end the work: a disk that is full, a reader that went away."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +45,11 @@ def reraise(name: str, error: Exception) -> None:
 def attempt(name: str, fail: Fail) -> Generator[None, None, None]:
     """Hand an error within the block to `fail`, and go on behind it.
 
-    What is no fault of the layer is raised: an interrupt, a disk that is full, a reader that went away.
+    What is no fault of the layer is raised: an interrupt, and `NO_FAULT`.
     """
     try:
         yield
-    except (WriteError, BrokenPipeError):
+    except NO_FAULT:
         raise
     except Exception as error:
         fail(name, error)

@@ -179,21 +179,22 @@ def _streamed(outputs: Outputs, mapping: Mapping | None, bins: int) -> Iterator[
 
     The mapping difficulty takes a further pass, since a median is not additive.
     """
-    m, tokens, memory = outputs.layer.neurons, outputs.tokens, outputs.memory
+    m, memory, backend, tokens = outputs.layer.neurons, outputs.memory, outputs.backend, outputs.tokens
+    pieces = cut(tokens)
     weight = outputs.layer.weight.columns if outputs.layer.weight is not None else 0
     per_neuron = STATE + 24 * HELD * bins + 8 * (SAMPLE + weight) + 2 * 12 * ROWS
     width = max(1, min(m, memory // 2 // per_neuron))
     for first in range(0, m, width):
         columns = slice(first, min(m, first + width))
         sample, exponent = _comfortable(outputs.sample(columns, SAMPLE))
-        state = Accumulator(outputs.backend, choose_edges(sample, bins))
-        for piece in cut(tokens):
+        state = Accumulator(backend, choose_edges(sample, bins))
+        for piece in pieces:
             done = piece.tokens.start
             for rows in piece.steps(ROWS):
                 raw = outputs.batch(rows, columns)
                 if len(raw):
                     tile, _ = _comfortable(raw, exponent)
-                    y = outputs.backend.asarray(tile, outputs.dtype)
+                    y = backend.asarray(tile, outputs.dtype)
                     state.add(y, tokens.first[done : done + len(tile)])
                     done += len(tile)
                     outputs.activations.tick(tile.size)
@@ -205,8 +206,7 @@ def _streamed(outputs: Outputs, mapping: Mapping | None, bins: int) -> Iterator[
         tiles = (_comfortable(raw)[0] for _, raw in outputs.tiles())
         found = []
         for y in tiles:
-            native = outputs.backend.asarray(y, outputs.dtype)
-            found.append(mapping.score(outputs.backend, native, len(y), outputs.dtype))
+            found.append(mapping.score(backend, backend.asarray(y, outputs.dtype), len(y), outputs.dtype))
             outputs.activations.tick(0)
         yield {key: np.concatenate([part[key] for part in found]) for key in found[0]}
 

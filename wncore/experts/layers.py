@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from wncore.errors import InputError, MemoryBudgetError, TooFewTokensError, WriteError
+from wncore.errors import InputError, MemoryBudgetError, TooFewTokensError
 from wncore.experts.disentanglement import disentangle
 from wncore.experts.expansion import AUTO, ExpandSpec, LayerExpansion
 from wncore.experts.pruned import experts_at_once
 from wncore.experts.runs import SharedInput, read_shared, runs_of
-from wncore.failures import BlamedError, Fail, attempt, reraise
+from wncore.failures import NO_FAULT, BlamedError, Fail, attempt, reraise
 from wncore.layers.activations import Activations
 from wncore.scoring import score_layer
 from wncore.tick import idle
@@ -74,7 +74,7 @@ def _pruned(
     except BlamedError as error:
         fail(error.name, error.cause)
         rest = [(one, spec) for one, spec in zip(group, specs, strict=True) if one.name != error.name]
-    except (WriteError, BrokenPipeError):
+    except NO_FAULT:
         raise
     except Exception as error:  # of what they share
         for one in group:

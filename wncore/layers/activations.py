@@ -1,8 +1,8 @@
 """A layer's activations, opened once: what scoring, pruning and expanding are told, and all that they read.
 
-A dump is one owner of activations, arrays in memory are another (`wncore.layers.held`), a block of a running model a
-third. The tensors of a `Layer` say how rows are read; everything else that a reader needs travels here: which tokens
-count, how many of them only judge, who computes, within what memory, and who hears that work goes on.
+A dump is their first owner; arrays in memory and blocks of a running model can be others. The tensors of a `Layer`
+say how rows are read; everything else that a reader needs travels here: which tokens count, how many of them only
+judge, who computes, within what memory, and who hears that work goes on.
 """
 
 from collections.abc import Iterable

@@ -8,7 +8,6 @@ the number of processes that share them out, since each may add up whole subtree
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import reduce
 from itertools import pairwise
 from operator import iadd
 from typing import Generic, TypeVar
@@ -89,10 +88,11 @@ class TreeSum(Generic[Part]):
         self._held.append((size, part))
 
     def result(self) -> Part | None:
-        """Return the sum of all parts; None if there was none."""
-        if not self._held:
-            return None
-        return reduce(lambda right, left: self._plus(left, right), (part for _, part in reversed(self._held)))
+        """Return the sum of all parts, after which there may be no other; None if there was none."""
+        while len(self._held) > 1:
+            (size, left), (rest, right) = self._held[-2:]
+            self._held[-2:] = [(size + rest, self._plus(left, right))]
+        return self._held[0][1] if self._held else None
 
 
 def add_arrays(a: tuple, b: tuple) -> tuple:

@@ -10,6 +10,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 pytest.importorskip("transformers", reason="transformers is not installed")
 
 from safetensors.torch import load_file, save_file  # noqa: E402
+from torch.nn.functional import linear  # noqa: E402
 from transformers import AutoConfig, AutoModelForCausalLM  # noqa: E402
 
 LENGTH, WINDOW = 24, 8
@@ -164,7 +165,7 @@ def largest_gap(ours, theirs, batches):
 
 
 def collect(folder, linears, batches=None, only=None):
-    """All that the layers read, by layer and batch: x, tokens; and the rows that each read."""
+    """All that the layers read, by layer and batch: x, tokens; and the rows that each read. What they give is right."""
     from wncore_torch.model.recording import Batch
     from wncore_torch.model.stream import Stream
 
@@ -172,7 +173,12 @@ def collect(folder, linears, batches=None, only=None):
     seen, rows = defaultdict(list), {}
     stream = Stream(folder, [Batch(ids, mask) for ids, mask in batches], linears)
     for block in stream.blocks():
-        rows |= block.hand_on(
-            lambda read: seen[read.layer.name, read.batch].append((read.x.clone(), read.tokens)), only
-        )
+
+        def meet(read, block=block):
+            seen[read.layer.name, read.batch].append((read.x.clone(), read.tokens))
+            bias = block.bias(read.layer)
+            y = linear(read.x, block.weight(read.layer), bias)
+            assert (y - read.y).abs().max() <= 1e-4 * (1 + y.abs().max()), read.layer.name
+
+        rows |= block.hand_on(meet, only)
     return seen, rows

@@ -211,7 +211,7 @@ def test_a_square_matrix_knows_its_turn():
 def test_names():
     assert name_of("mlp.up_proj.weight", None) == "mlp.up_proj"
     assert name_of("mlp.experts.gate_up_proj", 3) == "mlp.experts.gate_up_proj.3"
-    product = Product("a.experts.up", 0, torch.ones(1, 1), False)
+    product = Product("a.experts.up", 0, torch.ones(1, 1), torch.ones(1, 1), biased=False, turned=False)
     assert not product.sparse
 
 

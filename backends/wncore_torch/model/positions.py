@@ -41,23 +41,19 @@ class Positions:
         self._gathered.append((output, self.every[index]))
         self._bases.append(base)
 
-    def of(self, product: Product) -> tuple[Tensor, Tensor | None]:
-        """Return the rows (n, d) of a product that count, and their tokens (n,), ascending; None if unknown."""
+    def of(self, product: Product) -> tuple[Tensor | None, Tensor | None]:
+        """Return which rows of a product count, None: all, and their tokens (n,), ascending; None if unknown."""
         x = product.x.reshape(-1, product.x.shape[-1])
         tokens = self._find(product, x)
+        rows: Tensor | None = None
         if tokens is not None and tokens is not self.every:  # routers send the tokens of first choice first
-            tokens, order = tokens.sort(stable=True)
-            x = x[order]
+            tokens, rows = tokens.sort(stable=True)
         if product.sparse:  # a row of zeros is a token that the router did not send
             sent = x.ne(0).any(1)
-            x, tokens = x[sent], None if tokens is None else tokens[sent]
+            rows, tokens = _those(sent if rows is None else sent[rows], rows, tokens)
         if self.counting is not None and tokens is not None:
-            if tokens is self.every:
-                tokens = self.counting.nonzero()[:, 0]
-                return x[tokens], tokens
-            counting = self.counting[tokens]
-            return x[counting], tokens[counting]
-        return x, tokens
+            rows, tokens = _those(self.counting[tokens], rows, tokens)
+        return rows, tokens
 
     def _find(self, product: Product, x: Tensor) -> Tensor | None:
         expert, memory = _expert_of(product), x.untyped_storage().data_ptr()
@@ -74,6 +70,11 @@ class Positions:
             return known
         gathered_all = any(len(index) == len(x) for _, index in self._gathered)  # perhaps in another order
         return self.every if every and not gathered_all else None
+
+
+def _those(chosen: Tensor, rows: Tensor | None, tokens: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Keep the chosen rows, (n,) bool in their order, and their tokens."""
+    return chosen.nonzero()[:, 0] if rows is None else rows[chosen], None if tokens is None else tokens[chosen]
 
 
 def _expert_of(product: Product) -> Expert:

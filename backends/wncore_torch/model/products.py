@@ -21,6 +21,10 @@ class Product:
     expert: int | None
     x: Tensor
     """(..., d)"""
+    y: Tensor
+    """(..., m), what came of it"""
+    biased: bool
+    """whether a bias was added in the same step"""
     turned: bool
     """whether the parameter is stored as (d, m), inputs first"""
     sparse: bool = False
@@ -28,7 +32,7 @@ class Product:
 
 
 class Watch(TorchFunctionMode):
-    """Calls `meet` for each product with one of the parameters, before it is computed, and `after` for all else.
+    """Calls `meet` for each product with one of the parameters, once it is computed, and `after` for all else.
 
     Parameters are known by their memory, so that a view of one counts as the parameter.
     """
@@ -50,47 +54,46 @@ class Watch(TorchFunctionMode):
         self, function: Callable[..., Any], types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         given = kwargs or {}
+        output = function(*args, **given)
         factors = _factors(function.__name__, args, given)
         if factors is not None:
-            x, rows = factors
+            x, rows, biased = factors
             candidates = self._own.get(rows.untyped_storage().data_ptr(), ())
             if candidates and x.untyped_storage().data_ptr() not in self._own:
                 for name, parameter in candidates:
-                    for product in _products(name, parameter, x, rows):
+                    for product in _products(name, parameter, x, rows, output, biased):
                         self._meet(product)
-            return function(*args, **given)
-        output = function(*args, **given)
-        if self._after is not None:
+        elif self._after is not None:
             self._after(function.__name__, args, output)
         return output
 
 
-def _factors(function: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Tensor, Tensor] | None:
-    """Return what a product is of, the second as (..., m, d), or None if the function is no product."""
+def _factors(function: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Tensor, Tensor, bool] | None:
+    """Return what a product is of, the second as (..., m, d), and whether a bias is added; None if it is no product."""
     if function == "linear":
-        x, weight, *_ = *args, *(kwargs[name] for name in ("input", "weight") if name in kwargs)
-        return x, weight
+        x, weight, *bias = *args, *(kwargs[name] for name in ("input", "weight", "bias") if name in kwargs)
+        return x, weight, bool(bias) and bias[0] is not None
     if function in ("matmul", "mm", "bmm"):
         x, weight, *_ = *args, *(kwargs[name] for name in ("input", "other", "mat2") if name in kwargs)
     elif function in ("addmm", "baddbmm") and len(args) >= 3:
         _, x, weight, *_ = args
     else:
         return None
-    return (x, weight.mT) if weight.ndim >= 2 else None
+    return (x, weight.mT, function.endswith(("addmm", "addbmm"))) if weight.ndim >= 2 else None
 
 
-def _products(name: str, parameter: Tensor, x: Tensor, rows: Tensor) -> Iterable[Product]:
+def _products(name: str, parameter: Tensor, x: Tensor, rows: Tensor, y: Tensor, biased: bool) -> Iterable[Product]:
     """Say which expert's rows these are, and how they are stored; nothing if they are only a part of a matrix."""
     if parameter.ndim == 2:
         if (turned := _turned(parameter, rows)) is not None:
-            yield Product(name, None, x, turned)
+            yield Product(name, None, x, y, biased, turned)
     elif rows.ndim == 2:
         expert = (rows.storage_offset() - parameter.storage_offset()) // parameter.stride(0)
         if 0 <= expert < len(parameter) and (turned := _turned(parameter[expert], rows)) is not None:
-            yield Product(name, expert, x, turned)
+            yield Product(name, expert, x, y, biased, turned)
     elif rows.ndim == 3 and x.ndim == 3 and (turned := _turned(parameter, rows)) is not None:
         for expert in range(len(parameter)):
-            yield Product(name, expert, x[expert], turned, sparse=True)
+            yield Product(name, expert, x[expert], y[expert], biased, turned, sparse=True)
 
 
 def _turned(stored: Tensor, rows: Tensor) -> bool | None:

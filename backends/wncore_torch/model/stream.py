@@ -7,7 +7,7 @@
         ...                       # then other weights, by `block.weight(layer)`,
                                   # and a block that was not handed on by then is, without `reads`
 
-`reads` is called for each product of a layer, before it is computed, with a `Read`. Hidden states wait at `place`.
+`reads` is called for each product of a layer, once it is computed, with a `Read`. Hidden states wait at `place`.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -30,12 +30,14 @@ from wncore_torch.model.recording import Batch, Form, Recorded, call_block, forw
 
 @dataclass(frozen=True, eq=False)
 class Read:
-    """What a layer reads in one batch; padding is left out."""
+    """What a layer reads and gives in one batch; padding is left out."""
 
     layer: Linear
     batch: int
     x: Tensor
-    """(n, d) on the folder's device; to be used up before the callback returns"""
+    """(n, d) on the folder's device; to be used up before the callback returns, as y"""
+    y: Tensor
+    """(n, m), with the bias"""
     tokens: Tensor | None
     """(n,) int64: which tokens of the batch, counted through its sequences (b, l); None where the model hides it"""
 
@@ -177,13 +179,24 @@ class Block:
             if name not in chosen:
                 positions.of(product)  # later matrices of an expert read the tokens of its first
                 return
-            x, tokens = positions.of(product)
+            kept, tokens = positions.of(product)
             if tokens is None and positions.counting is not None:
                 raise InputError(
                     f"{name} reads rows that cannot be told apart as tokens or padding; give windows without padding"
                 )
+            layer = chosen[name]
+            x, y = _rows(product.x, kept), _rows(product.y, kept)
+            bias = None if product.biased else self.bias(layer)
+            if bias is not None:  # the block adds it in a step of its own
+                y = y + bias
             rows[name] += len(x)
             if len(x):
-                reads(Read(chosen[name], number, x, tokens))
+                reads(Read(layer, number, x, y, tokens))
 
         return Watch(parameters_of(self.module, self.name), meet, positions.after)
+
+
+def _rows(matrices: Tensor, kept: Tensor | None) -> Tensor:
+    """Return the rows (n, c) that were kept of what a product has, (..., c)."""
+    rows = matrices.reshape(-1, matrices.shape[-1])
+    return rows if kept is None else rows[kept]

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from wncore.dumps.layer import Layer
 from wncore.dumps.tensor import UNIT, as_floats
 from wncore.layers.activations import Activations
+from wncore.matrix import LinearLayer
 from wncore.normal import Float
 from wncore.norms import norms
 from wncore.outputs import Outputs
@@ -68,7 +68,7 @@ def explain(activations: Activations) -> tuple[str | None, NDArray[np.bool_]]:
     return None, best
 
 
-def _candidates(layer: Layer, parts: list[_Sums], tokens: int) -> Iterator[tuple[str, float, str]]:
+def _candidates(layer: LinearLayer, parts: list[_Sums], tokens: int) -> Iterator[tuple[str, float, str]]:
     """Name what may have rounded, twice its unit, and the dtype of its sums."""
     held = [tensor.dtype for tensor in (layer.input, layer.weight, layer.bias, layer.output) if tensor is not None]
     coarsest = max(UNIT.get(dtype, 0.125) for dtype in held)

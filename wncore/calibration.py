@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wncore.dumps.tensor import UNIT, Tensor
+from wncore.dumps.tensor import UNIT
 from wncore.errors import InputError
 from wncore.layers.activations import Activations
+from wncore.matrix import Matrix
 from wncore.normal import Float
 from wncore.sums import sum_clusters
 
@@ -65,7 +66,7 @@ def calibrate(activations: Activations) -> Calibration:
     )
 
 
-def read_gram(tensor: Tensor) -> Float:
+def read_gram(tensor: Matrix) -> Float:
     """Read a stored Gram matrix: (d, d), made symmetric.
 
     Raises

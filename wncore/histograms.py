@@ -161,6 +161,9 @@ def mixture_of(mean: Float, spread: Float, median: Float, body: Float) -> tuple[
 
 def location_and_scale(first: Float) -> tuple[Float, Float, Float, Float]:
     """Mean, deviation, median and deviation of the body (by the interquartile range), (m,) each, none of them zero."""
+    if first.shape[1] == 1:  # NumPy adds up a single column in another order
+        mean, spread, median, body = (value[:1] for value in location_and_scale(np.repeat(first, 2, axis=1)))
+        return mean, spread, median, body
     quarter, median, three_quarters = np.quantile(np.ascontiguousarray(first[:1024].T), [0.25, 0.5, 0.75], axis=1)
     mean, spread = first.mean(axis=0), first.std(axis=0)
     guess = np.where(mean != 0, np.abs(mean) * 2.0**-10, 1.0)  # a constant batch says nothing of the scale

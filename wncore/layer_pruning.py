@@ -8,11 +8,11 @@ from numpy.typing import NDArray
 
 from wncore.calibration import Calibration, calibrate
 from wncore.dumps.header import DTYPES
-from wncore.dumps.layer import Layer
 from wncore.dumps.tensor import computed_in, is_finite
 from wncore.errors import MemoryBudgetError, NonFiniteError
 from wncore.failures import Fail, attempt, reraise
 from wncore.layers.activations import Activations
+from wncore.matrix import LinearLayer
 from wncore.normal import Float
 from wncore.outputs import Outputs
 from wncore.pruning.damping import PUBLISHED_RIDGE, chosen_ridge
@@ -164,7 +164,7 @@ def _ridge(calibration: Calibration, spec: PruneSpec, d: int) -> float:
     return chosen_ridge(calibration.tokens, d)
 
 
-def as_stored(layer: Layer, weight: NDArray, dense: NDArray) -> NDArray:
+def as_stored(layer: LinearLayer, weight: NDArray, dense: NDArray) -> NDArray:
     """Round weights (..., m, d) to the dump's dtype; those that did not move from the dense ones keep their bits.
 
     Raises

@@ -92,18 +92,17 @@ def _input_distances(activations: Activations, left: NDArray, right: NDArray) ->
     source, memory = activations.input, activations.memory
     place = np.full(source.rows, -1, np.int64)
     place[left], place[right] = np.arange(len(left)), np.arange(len(left)) + len(left)
+    wanted = np.flatnonzero(place >= 0)
     width = max(1, memory // 4 // (16 * max(1, len(left))) // CHANNELS) * CHANNELS
     unit = 2.0**-64 if source.dtype == "F64" else 1.0  # a difference of two numbers of 1e308 is none
     distances = np.zeros(len(left))
     for first in range(0, source.columns, width):
         channels = slice(first, min(source.columns, first + width))
         held = np.empty((2 * len(left), channels.stop - first), activations.dtype)
-        for rows in source.chunks(source.columns * 8, 2**25):
-            wanted = place[rows] >= 0
-            if wanted.any():
-                raw = source.read(rows, channels)[wanted]
-                source.check_finite(raw)
-                held[place[rows][wanted]] = as_floats(raw) * unit
+        for rows in np.array_split(wanted, -(-len(wanted) * source.columns * 8 // 2**25)) if len(wanted) else ():
+            raw = source.pick(rows, channels)
+            source.check_finite(raw)
+            held[place[rows]] = as_floats(raw) * unit
         for start in range(0, len(left), 1024):
             part = slice(start, min(len(left), start + 1024))
             gap = held[part] - held[len(left) + part.start : len(left) + part.stop].astype(np.float64)

@@ -1,9 +1,9 @@
 """The outputs of a layer, tile by tile or batch by batch, in bounded memory.
 
-They are read from the dump, or computed from its inputs and weights, as floats, without padding, and checked finite.
+They are read from their owner, or computed from its inputs and weights, as floats, without padding, and checked finite.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from wncore.accumulator import STATE
 from wncore.backend import Array
 from wncore.dumps.header import DTYPES
-from wncore.dumps.tensor import Tensor, as_floats, computed_in, is_finite
+from wncore.dumps.tensor import as_floats, computed_in, is_finite
 from wncore.errors import MemoryBudgetError, NonFiniteError
 from wncore.layers.activations import Activations
+from wncore.matrix import Matrix
 
 NARROW = 64
 """Columns that are widened to float32 at a time, at most."""
@@ -57,8 +58,10 @@ class Outputs:
         self._input: NDArray | None = None
         self._held: tuple[slice, Array, Array | None] | None = None
 
-    def tiles(self) -> Iterator[tuple[slice, NDArray]]:
+    def tiles(self) -> Iterator[tuple[slice, Array]]:
         """Yield all tokens of a few neurons at a time: (columns, outputs (n, t)), valid until the next is asked for.
+
+        They are NumPy arrays, but those of outputs on a device, which stay there.
 
         Raises
         ------
@@ -67,7 +70,10 @@ class Outputs:
         MemoryBudgetError
             If not even one neuron fits.
         """
-        return self._computed_tiles() if self.layer.output is None else self._stored_tiles(self.layer.output)
+        output = self.layer.output
+        if output is None:
+            return self._computed_tiles()
+        return self._resident_tiles(output) if output.resident else self._stored_tiles(output)
 
     def batches(self, columns: slice, rows: int) -> Iterator[NDArray]:
         """Yield up to `rows` tokens of the given neurons at a time, in order, padding left out."""
@@ -91,6 +97,7 @@ class Outputs:
         """Return all tokens of single neurons, (n,) each, in one pass; in the order given."""
         found = {}
         for columns, tile in self.tiles():
+            tile = self.backend.to_numpy(self.backend.asarray(tile, self.dtype))
             found |= {int(k): tile[:, k - columns.start].copy() for k in chosen if columns.start <= k < columns.stop}
         return {int(k): found[int(k)] for k in chosen}
 
@@ -101,15 +108,25 @@ class Outputs:
         assert self.layer.weight is not None  # a layer that is scored has outputs, or input and weight
         return self._floats(self.layer.weight, columns)[None]
 
-    def sample(self, columns: slice, count: int) -> NDArray:
-        """Return about `count` tokens of the given neurons, from all over the dump."""
+    def sample(self, columns: slice, count: int) -> Array:
+        """Return about `count` tokens of the given neurons, from all over the text, as `array` does."""
         kept = np.flatnonzero(self.tokens.keep)
         step, length = -(-len(kept) // 16), -(-count // 16)
         starts = [kept[min(first + max(0, step - length) // 3, len(kept) - 1)] for first in range(0, len(kept), step)]
         parts = [slice(int(start), min(int(start) + length, self.layer.rows)) for start in starts]
-        return np.concatenate([self.batch(part, columns) for part in parts])
+        return self.array(parts, columns)
 
-    def _stored_tiles(self, output: Tensor) -> Iterator[tuple[slice, NDArray]]:
+    def array(self, runs: Sequence[slice], columns: slice) -> Array:
+        """Return those of some runs of rows that count, of the given neurons, as what the backend's `asarray` takes."""
+        if self.layer.output is not None:
+            return self.layer.output.floats(runs, self.tokens.keep, columns)
+        return np.concatenate([self.batch(rows, columns) for rows in runs])
+
+    def _resident_tiles(self, output: Matrix) -> Iterator[tuple[slice, Array]]:
+        for columns in self._split(output.columns, output.itemsize, 0, whole=True):
+            yield columns, self.array([slice(0, output.rows)], columns)
+
+    def _stored_tiles(self, output: Matrix) -> Iterator[tuple[slice, NDArray]]:
         as_is = output.itemsize == self._itemsize and self.tokens.all_kept
         column = self.layer.rows * self._itemsize
         narrow = output.columns if as_is else max(1, min(NARROW, self.memory // 8 // column))
@@ -182,9 +199,7 @@ class Outputs:
         """Return those of the given rows that count, of the given neurons."""
         output = self.layer.output
         if output is not None:
-            raw = output.read(rows, columns)[self.tokens.keep[rows]]
-            output.check_finite(raw)
-            return as_floats(raw)
+            return self.backend.to_numpy(self.backend.asarray(self.array([rows], columns), self.dtype))
         kept = self._kept(rows)
         x = self._read_input(rows) if self._input is None else self._input[kept]
         x = self.backend.asarray(x, self.dtype)
@@ -210,7 +225,7 @@ class Outputs:
     def _read_input(self, rows: slice) -> NDArray:
         return self.activations.read_input(rows, self.dtype)
 
-    def _floats(self, tensor: Tensor, rows: slice) -> NDArray:
+    def _floats(self, tensor: Matrix, rows: slice) -> NDArray:
         raw = tensor.read(rows)
         tensor.check_finite(raw)
         return as_floats(raw).astype(self.dtype, copy=False)

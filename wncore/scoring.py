@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wncore.accumulator import COARSE, STATE, Accumulator
-from wncore.dumps.layer import Layer
+from wncore.backend import Array
 from wncore.dumps.tensor import as_floats
-from wncore.histograms import choose_edges
 from wncore.layers.activations import Activations
 from wncore.layers.pieces import cut
 from wncore.mapping import Mapping, draw_mapping
+from wncore.matrix import LinearLayer
 from wncore.normal import Float
 from wncore.norms import norms
 from wncore.outputs import NARROW, Outputs
@@ -145,7 +145,8 @@ def distances(outputs: Outputs) -> Float:
     for _, tile in outputs.tiles():
         y = outputs.backend.asarray(tile, outputs.dtype)
         found.append(outputs.backend.to_numpy(outputs.backend.gaussian_distance(y)))
-        parts = (tile[:, first : first + NARROW] for first in range(0, tile.shape[1], NARROW))
+        host = outputs.backend.to_numpy(y)
+        parts = (host[:, first : first + NARROW] for first in range(0, host.shape[1], NARROW))
         spread += [part.std(axis=0, dtype=np.float64) for part in parts]  # a wide copy of a few neurons, not of all
     limit = 0.0 if outputs.layer.output is not None else rounding_deviation(outputs)
     return np.where(np.concatenate(spread) <= limit, np.nan, np.concatenate(found))
@@ -159,19 +160,19 @@ def _exact(outputs: Outputs, mapping: Mapping | None, estimator: Estimator, seed
         tile, exponent = _comfortable(raw)
         y = backend.asarray(tile, outputs.dtype)
         exact = backend.to_numpy(backend.gaussian_distance(y))
-        sample = tile[:: max(1, len(tile) // 1024)]
-        state = Accumulator(backend, choose_edges(sample, COARSE))
+        state = Accumulator(backend, backend.choose_edges(y[:: max(1, len(y) // 1024)], COARSE))
         for piece in pieces:
             state.add(y[piece.tokens], tokens.first[piece.tokens])
             state.end_piece()
         part = {"wasserstein": exact, "wasserstein_low": exact, "wasserstein_high": exact}
         if estimator == "sampled":
-            blocks = [sampled_distance(tile[:, k : k + 16], seed) for k in range(0, tile.shape[1], 16)]
+            host = backend.to_numpy(y)
+            blocks = [sampled_distance(host[:, k : k + 16], seed) for k in range(0, host.shape[1], 16)]
             part["wasserstein"] = np.concatenate(blocks)
         if mapping:
             part |= mapping.score(backend, y, tokens.count, outputs.dtype)
         yield part | _in_unit(state.statistics(), exponent)
-        outputs.activations.tick(tile.size)
+        outputs.activations.tick(y.shape[0] * y.shape[1])
 
 
 def _streamed(outputs: Outputs, mapping: Mapping | None, bins: int) -> Iterator[dict[str, NDArray]]:
@@ -187,17 +188,17 @@ def _streamed(outputs: Outputs, mapping: Mapping | None, bins: int) -> Iterator[
     for first in range(0, m, width):
         columns = slice(first, min(m, first + width))
         sample, exponent = _comfortable(outputs.sample(columns, SAMPLE))
-        state = Accumulator(backend, choose_edges(sample, bins))
+        state = Accumulator(backend, backend.choose_edges(backend.asarray(sample, outputs.dtype), bins))
         for piece in pieces:
             done = piece.tokens.start
             for rows in piece.steps(ROWS):
-                raw = outputs.batch(rows, columns)
+                raw = outputs.array([rows], columns)
                 if len(raw):
                     tile, _ = _comfortable(raw, exponent)
                     y = backend.asarray(tile, outputs.dtype)
                     state.add(y, tokens.first[done : done + len(tile)])
                     done += len(tile)
-                    outputs.activations.tick(tile.size)
+                    outputs.activations.tick(tile.shape[0] * tile.shape[1])
             state.end_piece()
         low, high = state.bounds()
         bounds = {"wasserstein": low, "wasserstein_low": low, "wasserstein_high": high}
@@ -216,20 +217,23 @@ def _in_unit(columns: dict[str, NDArray], exponent: NDArray) -> dict[str, NDArra
     return columns | {name: np.ldexp(columns[name], exponent) for name in ("mean", "std")}
 
 
-def _comfortable(y: NDArray, exponent: NDArray | None = None) -> tuple[NDArray, NDArray]:
-    """Change the unit of float64 neurons so large or small that fourth powers would leave the range, exactly."""
+def _comfortable(y: Array, exponent: NDArray | None = None) -> tuple[Array, NDArray]:
+    """Change the unit of float64 neurons so large or small that fourth powers would leave the range, exactly.
+
+    Outputs on a device are none: `Matrix.floats` gives float64 by NumPy.
+    """
     chosen = _exponent(y) if exponent is None else exponent
     return (np.ldexp(y, -chosen) if chosen.any() else y), chosen
 
 
-def _exponent(y: NDArray) -> NDArray:
+def _exponent(y: Array) -> NDArray:
     if y.dtype != np.float64:
         return np.zeros(y.shape[1], np.int64)
     own = np.frexp(np.abs(y).max(axis=0))[1]
     return np.where(np.abs(own) > 200, own, 0)
 
 
-def _weight_statistics(layer: Layer) -> tuple[Float | None, Float | None]:
+def _weight_statistics(layer: LinearLayer) -> tuple[Float | None, Float | None]:
     weight = layer.weight
     if weight is None:
         return None, None

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from wncore.dumps.header import Entry, Header
 from wncore.dumps.tensor import Tensor
 from wncore.errors import DumpError, InputError, TooFewTokensError
+from wncore.matrix import LinearLayer
 
 
 @dataclass(frozen=True)
@@ -38,18 +39,34 @@ class Tokens:
         return all(map(np.array_equal, mine, others))
 
 
-@dataclass(frozen=True)
-class Layer:
-    """What a dump holds of a linear layer; whatever is absent is None."""
+def choose_tokens(keep: NDArray[np.bool_], sequence: NDArray[np.int64] | None, skip: int = 0) -> Tokens:
+    """Leave out the first `skip` of the tokens of each sequence that are kept.
 
-    name: str
+    `keep` and `sequence` (r,) are of all rows; sequences have rising numbers, None: nobody knows of any.
+
+    >>> keep, sequence = np.array([True, True, False, True, True]), np.array([0, 0, 1, 1, 1])
+    >>> choose_tokens(keep, sequence, skip=1).keep
+    array([False,  True, False, False,  True])
+    """
+    if sequence is None:
+        count = int(keep.sum())
+        return Tokens(keep, np.arange(count), np.zeros(count, bool))
+    seen = np.cumsum(keep)
+    starts = np.flatnonzero(np.diff(sequence, prepend=-1))
+    rank = seen - 1 - np.repeat(seen[starts] - keep[starts], np.diff(starts, append=len(sequence)))
+    keep = keep & (rank >= skip)
+    return Tokens(keep, sequence[keep], rank[keep] == 0)
+
+
+@dataclass(frozen=True)
+class Layer(LinearLayer):
+    """What a dump holds of a linear layer."""
+
     input: Tensor | None = None
     output: Tensor | None = None
     weight: Tensor | None = None
     bias: Tensor | None = None
     gram: Tensor | None = None
-    gram_tokens: int | None = None
-    """Tokens behind the Gram matrix, if the dump says."""
     mask: Tensor | None = None
     """(r, 1), 1 where a token counts"""
     sequence_length: int | None = None
@@ -57,34 +74,6 @@ class Layer:
     """Why nothing can be computed from its tensors: they do not fit together, say."""
     empty: str | None = None
     """Which of its tensors holds nothing, in words."""
-
-    @property
-    def neurons(self) -> int:
-        """The number m of outputs."""
-        if self.output is not None:
-            return self.output.columns
-        return self.weight.rows if self.weight is not None else 0
-
-    @property
-    def rows(self) -> int:
-        """The number r of tokens, padding included."""
-        source = self.output or self.input
-        return source.rows if source is not None else 0
-
-    @property
-    def scorable(self) -> bool:
-        """Whether there are outputs, or what they can be computed from."""
-        return self.output is not None or (self.input is not None and self.weight is not None)
-
-    @property
-    def prunable(self) -> bool:
-        """Whether there are weights, and what is needed to know their inputs."""
-        return self.weight is not None and (self.input is not None or self.gram is not None)
-
-    @property
-    def expandable(self) -> bool:
-        """Whether there are weights, and the inputs themselves to cluster."""
-        return self.weight is not None and self.input is not None
 
     def check(self) -> None:
         """Raise if nothing can be computed from the layer.
@@ -120,20 +109,12 @@ class Layer:
             raise InputError(f"the number of tokens to skip cannot be negative; got {skip}")
         keep = np.ones(self.rows, bool) if self.mask is None else self._read_mask(self.mask)
         sequence = self._sequences()
-        if sequence is None:
-            if skip:
-                raise InputError(
-                    f"{self.name}: --skip-tokens needs the length of a sequence, and the dump does not name one; "
-                    f"set wncore.sequence_length in its metadata, or give --length"
-                )
-            count = int(keep.sum())
-            chosen = Tokens(keep, np.arange(count), np.zeros(count, bool))
-        else:
-            seen = np.cumsum(keep)
-            starts = np.flatnonzero(np.diff(sequence, prepend=-1))
-            rank = seen - 1 - np.repeat(seen[starts] - keep[starts], np.diff(starts, append=len(sequence)))
-            keep = keep & (rank >= skip)
-            chosen = Tokens(keep, sequence[keep], rank[keep] == 0)
+        if sequence is None and skip:
+            raise InputError(
+                f"{self.name}: --skip-tokens needs the length of a sequence, and the dump does not name one; "
+                f"set wncore.sequence_length in its metadata, or give --length"
+            )
+        chosen = choose_tokens(keep, sequence, skip)
         if chosen.count < 2:
             raise TooFewTokensError(
                 f"{self.name} has {chosen.count} tokens that count, of {self.rows}; at least 2 are needed"

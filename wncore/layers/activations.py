@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from wncore.backend import Backend
 from wncore.dumps.layer import Layer, Tokens
-from wncore.dumps.tensor import Tensor, as_floats, computed_in
+from wncore.dumps.tensor import as_floats, computed_in
 from wncore.errors import InputError, TooFewTokensError
+from wncore.matrix import LinearLayer, Matrix
 from wncore.tick import Tick, idle
 
 CHUNK = 2**25
@@ -26,7 +27,7 @@ CHUNK = 2**25
 class Activations:
     """A layer, which of its tokens count, and what reads and computes with them."""
 
-    layer: Layer
+    layer: LinearLayer
     tokens: Tokens
     """Of a layer that has only a Gram matrix: none."""
     backend: Backend
@@ -44,7 +45,7 @@ class Activations:
         return self.layer.name
 
     @property
-    def input(self) -> Tensor:
+    def input(self) -> Matrix:
         """The inputs (r, d), padding included.
 
         Raises
@@ -57,7 +58,7 @@ class Activations:
         return self.layer.input
 
     @property
-    def weight(self) -> Tensor:
+    def weight(self) -> Matrix:
         """The weights (m, d).
 
         Raises

@@ -116,10 +116,17 @@ def coarsen(counts: Array, sums: Array, edges: Array, factor: int) -> tuple[Arra
     left = edges[:, :-1].reshape(inner)
     lifted = sums[:, 1:-1].reshape(inner) + counts[:, 1:-1].reshape(inner) * (left - left[:, :, :1])
     return (
-        _with_tails(counts, counts[:, 1:-1].reshape(inner).sum(2)),
-        _with_tails(sums, lifted.sum(2)),
+        _with_tails(counts, _joined(counts[:, 1:-1].reshape(inner))),
+        _with_tails(sums, _joined(lifted)),
         edges[:, ::factor],
     )
+
+
+def _joined(bins: Array) -> Array:
+    """Add up runs of bins, (m, k, factor) -> (m, k), by halves: quicker than `sum` of so few, in the same order."""
+    while bins.shape[2] % 2 == 0:
+        bins = bins[:, :, ::2] + bins[:, :, 1::2]
+    return bins.sum(2)
 
 
 def _with_tails(fine: Array, inner: Array) -> Array:

@@ -38,6 +38,8 @@ class Activations:
     memory: int = 2**30
     """Bytes for all that is held at a time."""
     tick: Tick = idle
+    sinks: int | None = None
+    """How many of the tokens were attention sinks (`wncore.layers.sinks`); None: nobody looked."""
 
     @property
     def name(self) -> str:

@@ -42,6 +42,8 @@ class Linear:
     """whether the parameter has inputs first, as GPT-2's Conv1D"""
     bias: str | None
     """the parameter of its bias, of which an expert has a slice, too"""
+    attention: bool = False
+    """whether it is of the block's attention module; all others are its MLP"""
 
     def weight_of(self, parameter: Tensor) -> Tensor:
         """Return its weight (m, d) in a parameter: a view, so that what is written there is written into the module.
@@ -195,4 +197,12 @@ def _linear(model: nn.Module, prefix: str, index: int, seen: _Seen) -> Linear:
     candidates = (seen.parameter.removesuffix("weight") + "bias", seen.parameter + "_bias")
     bias = next((f"{prefix}.{name}" for name in candidates if shapes.get(name) == (*experts, m)), None)
     name, reads = f"{prefix}.{seen.name}", f"{prefix}.{seen.reads}"
-    return Linear(name, index, (m, d), reads, parameter, seen.expert, seen.turned, bias)
+    attention = _in_attention(model.get_submodule(prefix), seen.parameter)
+    return Linear(name, index, (m, d), reads, parameter, seen.expert, seen.turned, bias, attention)
+
+
+def _in_attention(block: nn.Module, parameter: str) -> bool:
+    """Whether a parameter is of a module that is called attention, by its class or its place in the block."""
+    steps = parameter.split(".")[:-1]
+    modules = [(name, type(block.get_submodule(".".join(steps[: i + 1])))) for i, name in enumerate(steps)]
+    return any("attention" in word or "attn" in word for name, of in modules for word in (name, of.__name__.lower()))

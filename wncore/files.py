@@ -79,8 +79,7 @@ def replacing(path: Path, force: bool = False) -> Generator[Path, None, None]:
         _flush(temporary)
         check_output(path, force)  # it may have appeared meanwhile
         temporary.replace(target)
-        with suppress(OSError):  # not every file system lets a folder be flushed
-            _flush(target.parent)
+        flush_folder(target.parent)
     except OSError as error:
         if isinstance(error, WncoreError):
             raise
@@ -89,6 +88,12 @@ def replacing(path: Path, force: bool = False) -> Generator[Path, None, None]:
         if temporary is not None:
             with suppress(OSError):  # what was done, or what went wrong, is not undone by this
                 temporary.unlink(missing_ok=True)
+
+
+def flush_folder(path: Path) -> None:
+    """Flush the names in a folder to the disk, where its file system can."""
+    with suppress(OSError):
+        _flush(path)
 
 
 def _target(path: Path) -> Path:

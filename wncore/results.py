@@ -41,6 +41,7 @@ def score_document(
             "dropped_pairs": score.dropped_pairs,
             "mapping_difficulty": None,
         }
+        layer |= {} if score.sinks is None else {"sinks": score.sinks}
         columns = score.columns()
         layer |= {name: numbers(values) for name, values in columns.items() if name not in FLAGS}
         layer["flags"] = {name: np.flatnonzero(columns[name]).tolist() if name in columns else None for name in FLAGS}

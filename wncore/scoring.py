@@ -72,6 +72,8 @@ class LayerScore:
     """The certified bounds are more than 0.02 apart: the tokens that placed the bins were not like the others."""
     dtype: str
     """What the outputs are computed in, or read as."""
+    sinks: int | None = None
+    """Tokens whose input is over 10 times longer than the median, those left out among them; None: nobody looked."""
 
     def columns(self) -> dict[str, NDArray]:
         """Return the per-neuron columns that are there, by name."""
@@ -133,6 +135,7 @@ def score_layer(
         first_token=first_token & ~constant if tokens.first.any() else None,
         wide_bounds=columns["wasserstein_high"] - columns["wasserstein_low"] > WIDE,
         dtype=outputs.dtype,
+        sinks=activations.sinks,
         mapping_difficulty=columns.pop("mapping_difficulty", None),
         mapping_difficulty_shuffled=columns.pop("mapping_difficulty_shuffled", None),
         **columns,

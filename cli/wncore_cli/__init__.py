@@ -13,7 +13,8 @@ from typing import Any
 import click
 
 COMMANDS = {
-    "score": "Score the neurons of a dump by their distance to a Gaussian.",
+    "score": "Score the neurons of a dump or a model by their distance to a Gaussian.",
+    "capture": "Write what the layers of a model read and give as a dump.",
     "prune": "Prune the layers of a dump, and say what it cost.",
     "expand": "Turn the layers of a dump into sparse experts.",
     "verify": "Check a file of sparse experts, alone or against its source.",

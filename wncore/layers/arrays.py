@@ -13,7 +13,7 @@ from wncore.dumps.tensor import as_floats, is_finite
 from wncore.dumps.write import NAMES
 from wncore.errors import NonFiniteError, ShapeError, TooFewTokensError
 from wncore.layers.activations import Activations
-from wncore.matrix import LinearLayer, Matrix, cut_rows
+from wncore.matrix import LinearLayer, cut_rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +106,7 @@ def hold_layer(
     TooFewTokensError
         If fewer than 2 rows count.
     """
-    parts: dict[str, Matrix] = {}
+    parts: dict[str, Any] = {}
     for part, given in (("input", input), ("output", output), ("weight", weight), ("bias", bias)):
         if given is not None:
             parts[part], length = _held(f"{name}.{part}", np.asarray(given), column=part == "bias")

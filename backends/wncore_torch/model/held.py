@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -97,7 +97,7 @@ def matrix(name: str, values: Tensor) -> Matrix:
 
 
 class Rows:
-    """Rows (k, c) that come batch by batch, to be a matrix; `total` is how many there will be, if each token has one."""
+    """Rows (k, c) that come batch by batch, to be a matrix; there will be `total`, if each token has one."""
 
     def __init__(self, total: int, place: torch.device) -> None:
         self._total, self._place, self._filled = total, place, 0
@@ -122,21 +122,41 @@ class Rows:
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
+class InMemory:
+    """Keeps what is collected at a place in memory."""
+
+    def __init__(self, total: int, place: torch.device) -> None:
+        self._total, self._place = total, place
+        self._rows: dict[tuple[str, str], Rows] = {}
+
+    def add(self, name: str, part: str, batch: int, values: Tensor, whole: bool) -> None:
+        """Take one batch of a part of a layer; `whole`: a row for each of its tokens."""
+        self._rows.setdefault((name, part), Rows(self._total, self._place)).add(values, whole)
+
+    def matrix(self, name: str, part: str) -> Matrix | None:
+        """Return what was taken, None if nothing was, and let go of it."""
+        rows = self._rows.pop((name, part), None)
+        return None if rows is None else matrix(f"{name}.{part}", rows.result())
+
+
+class Store(Protocol):
+    """Where what is collected is kept."""
+
+    def add(self, name: str, part: str, batch: int, values: Tensor, whole: bool) -> None:
+        """As `InMemory.add`."""
+        ...
+
+
 class Collected:
-    """Takes what some layers of a block read and give.
+    """Takes what some layers of a block read and give, into a store; remembers which tokens, and how long inputs are.
 
     `parts` are "input" and "output"; of layers that share an input the first holds it. `starts` is the number of the
     first token of each batch, and that of all tokens.
     """
 
-    def __init__(
-        self, layers: Sequence[Linear], parts: Collection[str], starts: Sequence[int], place: torch.device
-    ) -> None:
-        self._parts, self._starts, self._place = parts, starts, place
-        leaders: dict[str, str] = {}
-        self.holder = {layer.name: leaders.setdefault(layer.reads, layer.name) for layer in layers}
-        """Of each layer, the one that holds its input."""
-        self._rows: dict[tuple[str, str], Rows] = {}
+    def __init__(self, layers: Sequence[Linear], parts: Collection[str], starts: Sequence[int], store: Store) -> None:
+        self._parts, self._starts, self._store = parts, starts, store
+        self.holder = holders(layers)
         self._tokens: dict[str, list[Tensor | None]] = {}
         self._norms: dict[str, list[Tensor]] = {}
 
@@ -150,22 +170,13 @@ class Collected:
         name, (start, stop) = read.layer.name, self._starts[read.batch : read.batch + 2]
         whole = read.tokens is not None and len(read.tokens) == stop - start
         if "output" in self._parts:
-            self._add(name, "output", read.y, whole)
+            self._store.add(name, "output", read.batch, read.y, whole)
         told = None if read.tokens is None else torch.arange(start, stop) if whole else read.tokens.cpu() + start
         self._tokens.setdefault(name, []).append(told)
         if self.holder[name] == name:
             if "input" in self._parts:
-                self._add(name, "input", read.x, whole)
+                self._store.add(name, "input", read.batch, read.x, whole)
             self._norms.setdefault(name, []).append(torch.linalg.vector_norm(read.x, dim=1, dtype=torch.float32))
-
-    def _add(self, name: str, part: str, values: Tensor, whole: bool) -> None:
-        rows = self._rows.setdefault((name, part), Rows(self._starts[-1], self._place))
-        rows.add(values, whole)
-
-    def matrix(self, name: str, part: str) -> Matrix | None:
-        """Return what was taken of a part of a layer, None if that was not asked for, and let go of it."""
-        rows = self._rows.pop((name, part), None)
-        return None if rows is None else matrix(f"{name}.{part}", rows.result())
 
     def tokens(self, name: str) -> NDArray[np.int64] | None:
         """Return which tokens of the text a layer's rows are; None if the model hides it."""
@@ -178,3 +189,9 @@ class Collected:
         """Return the lengths of a layer's inputs, (n,)."""
         found = self._norms.get(self.holder[name], ())
         return torch.cat(list(found)).cpu().numpy() if found else np.zeros(0, np.float32)
+
+
+def holders(layers: Sequence[Linear]) -> dict[str, str]:
+    """Say of each layer which holds its input: the first of those that read the same."""
+    first: dict[str, str] = {}
+    return {layer.name: first.setdefault(layer.reads, layer.name) for layer in layers}

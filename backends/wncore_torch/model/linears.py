@@ -45,6 +45,11 @@ class Linear:
     attention: bool = False
     """whether it is of the block's attention module; all others are its MLP"""
 
+    @property
+    def routed(self) -> bool:
+        """Whether it is an expert's, which reads the tokens that a router sends it."""
+        return self.expert is not None or ".experts." in self.name
+
     def weight_of(self, parameter: Tensor) -> Tensor:
         """Return its weight (m, d) in a parameter: a view, so that what is written there is written into the module.
 

@@ -5,24 +5,29 @@ in memory. Then the next block runs.
 """
 
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from wncore.backend import Backend
-from wncore.dumps.layer import choose_tokens
-from wncore.errors import InputError, TooFewTokensError
+from wncore.errors import listed
 from wncore.failures import NO_FAULT, Fail
 from wncore.layers.activations import Activations
-from wncore.layers.sinks import count_sinks
-from wncore.matrix import LinearLayer, Matrix
 from wncore.tick import Tick, idle
+from wncore_torch.model.capture import Captured, capture, check_folder
 from wncore_torch.model.folder import Folder
-from wncore_torch.model.held import Collected, matrix
+from wncore_torch.model.held import Collected, InMemory
 from wncore_torch.model.linears import Linear, Linears
+from wncore_torch.model.memory import room
+from wncore_torch.model.opened import Opener
 from wncore_torch.model.recording import Batch
 from wncore_torch.model.stream import Block, Read, Stream
+from wncore_torch.model.written import Spooled, count_rows, layout, size_of, spooled, stored_as
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +37,7 @@ class ModelSource:
     folder: Folder
     linears: Linears
     windows: Tensor
+    text: Path
     batch: int = 4
 
     @property
@@ -52,6 +58,30 @@ class ModelSource:
             "attention": [layer.name for layer in self.linears.layers if layer.attention],
             "all": [layer.name for layer in self.linears.layers],
         }
+
+    @property
+    def device(self) -> str:
+        """Where the model runs, as torch names devices."""
+        return str(self.folder.device)
+
+    def described(self, chosen: Collection[str]) -> dict[str, Any]:
+        """Return what a document says of the model, the text, and the share of the parameters that is looked at."""
+        count, length = self.windows.shape
+        return {
+            "text": str(self.text),
+            "windows": count,
+            "length": length,
+            "dtype": str(self.folder.dtype).removeprefix("torch."),
+            "batch": self.batch,
+            "device": self.device,
+            "coverage": self.coverage(chosen),
+            "uncovered": list(self.linears.uncovered),
+        }
+
+    def notes(self, chosen: Collection[str]) -> list[str]:
+        """Say what is not looked at: parameters that no product was seen with."""
+        left = self.linears.uncovered
+        return [f"{len(left)} parameters are of no linear layer that runs: {listed(left)}"] if left else []
 
     def coverage(self, chosen: Collection[str]) -> float:
         """Return the share of the blocks' parameters of two or more axes that are weights of the chosen layers."""
@@ -76,76 +106,55 @@ class ModelSource:
         of every window, and those whose input is so many times longer than the median. Of a layer with fewer than 2
         tokens, an expert that the router sends nothing, `starved` is told.
         """
-        stream = Stream(self.folder, [Batch(ids) for ids in self.windows.split(self.batch)], self.linears)
-        starts = [0, *np.cumsum([one.batch.ids.numel() for one in stream.recorded]).tolist()]
-        wanted = set(chosen)
+        stream, starts = self.start()
+        wanted, length = set(chosen), self.windows.shape[1]
         for block in stream.blocks():
             layers = [layer for layer in block.layers if layer.name in wanted]
             if not layers:
                 continue
-            collected = Collected(layers, parts, starts, self.folder.device)
+            with self._store(block, layers, parts, memory, starts) as store:
+                collected = Collected(layers, parts, starts, store)
 
-            def meet(read: Read, collected: Collected = collected) -> None:
-                collected.take(read)
-                tick(0)
+                def meet(read: Read, collected: Collected = collected) -> None:
+                    collected.take(read)
+                    tick(0)
 
-            block.hand_on(meet, {layer.name for layer in layers})
-            length = self.windows.shape[1]
-            opener = _Opener(block, collected, length, backend, skip_tokens, skip_norm, memory, tick, starved)
-            yield from opener.open(layers)
+                block.hand_on(meet, {layer.name for layer in layers})
+                opener = Opener(block, collected, store, length, backend, skip_tokens, skip_norm, memory, tick, starved)
+                yield from opener.open(layers)
 
+    def bytes_captured(self, chosen: Collection[str], parts: Collection[str]) -> int:
+        """Return the bytes that `capture` writes; of experts, which read what a router sends, at most."""
+        layers = [layer for layer in self.linears.layers if layer.name in chosen]
+        windows, dtype = (len(self.windows), self.windows.shape[1]), stored_as(self.folder.dtype)
+        return size_of(layout(layers, parts, windows, dtype, {}))
 
-@dataclass
-class _Opener:
-    """Opens the layers of a block that has run."""
+    def check_capture(self, output: Path, needed: int) -> None:
+        """Raise before the work what `capture` would raise after it: `wncore_torch.model.capture.check_folder`."""
+        check_folder(output, needed)
 
-    block: Block
-    collected: Collected
-    length: int
-    backend: Backend
-    skip_tokens: int
-    skip_norm: float | None
-    memory: int
-    tick: Tick
-    starved: Fail
+    def capture(self, chosen: Collection[str], output: Path, **options: Any) -> Captured:
+        """Write a dump: `wncore_torch.model.capture.capture`."""
+        return capture(self, chosen, output, **options)
 
-    def open(self, layers: Sequence[Linear]) -> Iterator[Activations]:
-        """Open one after the other; an input is held as long as a layer that reads it is to come."""
-        inputs: dict[str, Matrix | None] = {}
-        holders = [self.collected.holder[layer.name] for layer in layers]
-        for i, (layer, holder) in enumerate(zip(layers, holders, strict=True)):
-            if holder not in inputs:
-                inputs[holder] = self.collected.matrix(holder, "input")
-            output = self.collected.matrix(layer.name, "output")
-            try:
-                opened = self._open(layer, inputs[holder], output)
-            except TooFewTokensError as error:
-                self.starved(layer.name, error)
-            else:
-                yield opened
-            if holder not in holders[i + 1 :]:
-                inputs.pop(holder, None)
+    def start(self) -> tuple[Stream, list[int]]:
+        """Put the windows in front of the first block; returns also the number of the first token of each batch."""
+        stream = Stream(self.folder, [Batch(ids) for ids in self.windows.split(self.batch)], self.linears)
+        return stream, [0, *np.cumsum([one.batch.ids.numel() for one in stream.recorded]).tolist()]
 
-    def _open(self, layer: Linear, x: Matrix | None, y: Matrix | None) -> Activations:
-        told, norms = self.collected.tokens(layer.name), self.collected.norms(layer.name)
-        if told is None and self.skip_tokens:
-            raise InputError(
-                f"{layer.name} hides which tokens it reads, so that --skip-tokens cannot be followed; leave the layer "
-                f"out with --exclude"
-            )
-        counting = np.ones(len(norms), bool) if told is None else told % self.length >= self.skip_tokens
-        sinks, keep = count_sinks(norms, counting, self.skip_norm)
-        if keep.sum() < 2:
-            raise TooFewTokensError(f"{keep.sum()} of {self.collected.total} tokens")
-        sequence = None if told is None or layer.expert is not None else told // self.length  # an expert reads bits
-        bias = self.block.bias(layer)
-        parts = LinearLayer(
-            layer.name,
-            input=x,
-            output=y,
-            weight=matrix(f"{layer.name}.weight", self.block.weight(layer)),
-            bias=None if bias is None else matrix(f"{layer.name}.bias", bias[:, None]),
-        )
-        tokens = choose_tokens(keep, sequence)
-        reading = {"skipped": self.skip_tokens, "memory": self.memory, "tick": self.tick, "sinks": sinks}
-        return Activations(parts, tokens, self.backend, **reading)
+    @contextmanager
+    def _store(
+        self, block: Block, layers: Sequence[Linear], parts: Collection[str], memory: int, starts: list[int]
+    ) -> Iterator[InMemory | Spooled]:
+        """Keep a block's activations on the device if half of it has room, in half of `memory`, or on the disk."""
+        windows, dtype = (len(self.windows), self.windows.shape[1]), stored_as(self.folder.dtype)
+        held = [part for part in parts if part != "weight"]
+        size, free = size_of(layout(layers, held, windows, dtype, {})), room(self.folder.device)
+        if free is not None and size <= free // 2:
+            yield InMemory(self.tokens, self.folder.device)
+        elif size <= memory // 2:
+            yield InMemory(self.tokens, torch.device("cpu"))
+        else:
+            counts = count_rows(block, layers)
+            with spooled(layout(layers, held, windows, dtype, counts), counts, starts, windows[1]) as store:
+                yield store

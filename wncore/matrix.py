@@ -61,6 +61,16 @@ class Matrix(Protocol):
         """
         ...
 
+    def doubles(self, rows: slice) -> Any:
+        """Return some rows as float64, where the matrix is: an array of NumPy's, or of the library of a device.
+
+        Raises
+        ------
+        NonFiniteError
+            If they hold NaN or infinity.
+        """
+        ...
+
     def chunks(self, row_bytes: int, budget: int) -> Iterator[slice]:
         """Cut the rows so that `row_bytes` for each row of a slice stay below `budget`."""
         ...

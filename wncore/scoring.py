@@ -8,14 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wncore.accumulator import COARSE, STATE, Accumulator
-from wncore.backend import Array
-from wncore.dumps.tensor import as_floats
+from wncore.backend import Array, Backend
 from wncore.layers.activations import Activations
 from wncore.layers.pieces import cut
 from wncore.mapping import Mapping, draw_mapping
 from wncore.matrix import LinearLayer
 from wncore.normal import Float
-from wncore.norms import norms
+from wncore.norms import norms, row_sums
 from wncore.outputs import NARROW, Outputs
 from wncore.rounding import rounding_deviation
 from wncore.uncertainty import noise_floor
@@ -114,7 +113,7 @@ def score_layer(
         parts = list(_exact(outputs, mapping, estimator, seed))
     names = dict.fromkeys(name for part in parts for name in part)
     columns = {name: np.concatenate([part[name] for part in parts if name in part]) for name in names}
-    norm, magnitude = _weight_statistics(layer)
+    norm, magnitude = _weight_statistics(activations.backend, layer)
     limit = 0.0 if layer.output is not None else rounding_deviation(outputs)
     constant = columns["std"] <= limit
     for key in ("", "_error", "_low", "_high"):
@@ -236,15 +235,14 @@ def _exponent(y: Array) -> NDArray:
     return np.where(np.abs(own) > 200, own, 0)
 
 
-def _weight_statistics(layer: LinearLayer) -> tuple[Float | None, Float | None]:
+def _weight_statistics(backend: Backend, layer: LinearLayer) -> tuple[Float | None, Float | None]:
     weight = layer.weight
     if weight is None:
         return None, None
     lengths, magnitudes = [], []
     for rows in weight.chunks(weight.columns * 8, 2**25):
-        raw = weight.read(rows)
-        weight.check_finite(raw)
-        values = as_floats(raw).astype(np.float64)
-        lengths.append(norms(values, axis=1))
-        magnitudes.append(np.abs(values).mean(axis=1))
+        values = weight.doubles(rows)
+        far = weight.dtype == "F64"  # of others no square leaves the range
+        lengths.append(norms(values, axis=1) if far else backend.to_numpy(row_sums(values * values) ** 0.5))
+        magnitudes.append(backend.to_numpy(row_sums(abs(values))) / weight.columns)
     return np.concatenate(lengths), np.concatenate(magnitudes)

@@ -1,6 +1,7 @@
 """How far a score can be trusted: the noise floor of Gaussian neurons, and a jackknife error per neuron."""
 
 from collections.abc import Callable, Sequence
+from functools import reduce
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,5 +67,6 @@ def jackknife_error(
     if len(groups) < 2 or total.tokens < 2 * len(groups):
         return np.full(len(total.counts), np.nan)
     without = np.stack([bounds(total - group)[0] for group in groups])
-    spread = np.square(without - without.mean(axis=0)).sum(axis=0)
+    mean = reduce(np.add, without) / len(without)  # group by group: NumPy adds up a single neuron in another order
+    spread = reduce(np.add, np.square(without - mean))
     return np.sqrt((len(groups) - 1) / len(groups) * spread)

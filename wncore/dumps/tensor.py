@@ -102,6 +102,12 @@ class Tensor:
             parts.append(as_floats(part))
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
+    def doubles(self, rows: slice) -> NDArray[np.float64]:
+        """Return some rows as float64."""
+        part = self.read(rows)
+        self.check_finite(part)
+        return as_floats(part).astype(np.float64)
+
     def chunks(self, row_bytes: int, budget: int) -> Iterator[slice]:
         """Cut the rows so that `row_bytes` for each row of a slice stay below `budget`."""
         return cut_rows(self.rows, row_bytes, budget)

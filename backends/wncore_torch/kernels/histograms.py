@@ -6,11 +6,13 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from wncore_torch.kernels.cuda import launch, processors, shared_memory
+from wncore_torch.kernels.cuda import launch, shared_memory
 from wncore_torch.plain.histograms import histogram as sorted_histogram
 
 HOW = "CUDA; more bins than fit into shared memory (about 8,000) in plain torch"
 THREADS = 1024
+SHARES = 2
+"""Blocks of the grid that share the tokens of a neuron, at most; always as many, so that sums come out the same."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,7 @@ class State:
         chosen = plan(bins, shared_memory(edges.device))
         if chosen is None:
             return None
-        blocks = -(-m // chosen.neurons)
-        shares = max(1, min(tokens // 4096, -(-4 * processors(edges.device) // blocks)))
+        shares = max(1, min(tokens // 4096, SHARES))
         counts = torch.zeros(shares, m, bins + 2, dtype=torch.int64, device=edges.device)
         sums, powers = torch.zeros_like(counts, dtype=torch.float64), edges.new_zeros(shares, m, 4)
         return cls(chosen, edges, counts, sums, powers)

@@ -53,7 +53,7 @@ class OnDevice:
 
     def read(self, rows: slice = slice(None), columns: slice = slice(None)) -> NDArray[Any]:
         """Copy a part to the host."""
-        return to_numpy(self.values[rows, columns])
+        return to_numpy(self.values[rows, columns].contiguous())
 
     def pick(self, rows: NDArray[np.int64], columns: slice = slice(None)) -> NDArray[Any]:
         """Copy some rows to the host."""
@@ -69,6 +69,13 @@ class OnDevice:
         if not bool(part.isfinite().all()):
             raise _not_finite(self.name)
         return to_numpy(part) if part.dtype == torch.float64 else part
+
+    def doubles(self, rows: slice) -> Any:
+        """Return some rows as float64, on the device, but for those that are float64 already."""
+        part = self.values[rows]
+        if not bool(part.isfinite().all()):
+            raise _not_finite(self.name)
+        return to_numpy(part) if part.dtype == torch.float64 else part.double()
 
     def chunks(self, row_bytes: int, budget: int) -> Iterator[slice]:
         """Cut the rows so that `row_bytes` for each row of a slice stay below `budget`."""
@@ -92,7 +99,8 @@ def to_numpy(values: Tensor) -> NDArray[Any]:
 
 
 def matrix(name: str, values: Tensor) -> Matrix:
-    """Hold a matrix where it is: by NumPy on the CPU."""
+    """Hold a matrix where it is, row by row: by NumPy on the CPU."""
+    values = values.contiguous()  # of a weight that is stored the other way a copy
     return Held(name, to_numpy(values)) if values.device.type == "cpu" else OnDevice(name, values)
 
 

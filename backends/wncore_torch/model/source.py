@@ -120,7 +120,9 @@ class ModelSource:
                     tick(0)
 
                 block.hand_on(meet, {layer.name for layer in layers})
-                opener = Opener(block, collected, store, length, backend, skip_tokens, skip_norm, memory, tick, starved)
+                free = room(self.folder.device)  # nothing that comes out depends on it
+                within = memory if free is None else max(memory, free // 2)
+                opener = Opener(block, collected, store, length, backend, skip_tokens, skip_norm, within, tick, starved)
                 yield from opener.open(layers)
 
     def bytes_captured(self, chosen: Collection[str], parts: Collection[str]) -> int:

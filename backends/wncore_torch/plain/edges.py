@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from torch.special import ndtr, ndtri
 
+from wncore.norms import row_sums
 from wncore_torch.plain.blocks import by_neuron
 
 FEW = 1024
@@ -44,8 +45,10 @@ def _interpolate(at: Tensor, x: Tensor, y: Tensor) -> Tensor:
 def _location_and_scale(first: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Mean, deviation, median and deviation of the body of rows (m, n), (m,) each, none of them zero."""
     quarter, median, three_quarters = _quartiles(first[:, :FEW])
-    mean = first.mean(dim=1)
-    spread = (first - mean[:, None]).square().mean(dim=1).sqrt()  # torch's own loses digits far from zero
+    mean = row_sums(first) / first.shape[1]
+    spread = (
+        row_sums((first - mean[:, None]).square()) / first.shape[1]
+    ).sqrt()  # torch's own loses digits far from zero
     guess = torch.where(mean != 0, mean.abs() * 2.0**-10, 1.0)  # a constant batch says nothing of the scale
     spread = torch.where(spread > 2.0**-40 * mean.abs(), spread, guess)
     body = (three_quarters - quarter) / 1.349  # the interquartile range of N(0, 1)

@@ -1,0 +1,78 @@
+"""Hugging Face folders as a source of the core; torch and transformers are imported when a verb is called."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from wncore.errors import BackendUnavailable
+from wncore.evaluation import Begin, Convention
+from wncore.resources import give_back_at_once
+from wncore.sources import MARK
+
+if TYPE_CHECKING:
+    from wncore_torch.model.evaluate import Judging
+
+NEEDED = "torch", "transformers", "tokenizers", "safetensors"
+
+
+class HuggingFace:
+    """Folders of causal language models in safetensors; `wncore.sources.Source`."""
+
+    name: ClassVar[str] = "huggingface"
+
+    @staticmethod
+    def holds(path: Path) -> bool:
+        """Say whether a path is a model folder, one with a config.json."""
+        return (path / MARK).is_file()
+
+    @staticmethod
+    def evaluate(
+        path: Path,
+        texts: Sequence[Path],
+        *,
+        dtype: str = "float32",
+        device: str | None = None,
+        length: int | None = None,
+        windows: int | None = None,
+        batch: int = 4,
+        bos: Begin = "no",
+        convention: Convention = "windows",
+        threads: int | None = None,
+    ) -> "Judging":
+        """Plan to judge the model on texts, as `Source` describes.
+
+        Raises
+        ------
+        InputError
+            As `open_folder`, `read_text` and `Judging`.
+        BackendUnavailable
+            If torch, transformers or what these need is not installed.
+        """
+        give_back_at_once()  # before the first large array
+        with _demanding():
+            import torch
+
+            from wncore_torch.devices import find_device
+            from wncore_torch.model.evaluate import Judging
+            from wncore_torch.model.opening import open_folder
+            from wncore_torch.model.text import read_text
+        if threads is not None:
+            torch.set_num_threads(threads)
+        folder = open_folder(path, dtype, find_device(device))
+        read = [read_text(path, text) for text in texts]
+        return Judging(folder, read, length, windows, bos, convention, batch)
+
+
+@contextmanager
+def _demanding() -> Iterator[None]:
+    """Say what to install if an import within the block lacks it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in NEEDED:
+            raise
+        raise BackendUnavailable(
+            f"model folders are opened by {', '.join(NEEDED[:-1])} and {NEEDED[-1]}, and {error.name} is not "
+            f"installed; type: pip install 'wncore[torch]'"
+        ) from error

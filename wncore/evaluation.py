@@ -71,7 +71,9 @@ def check_target(path: Path, force: bool) -> None:
         As `check_output`.
     """
     if path.suffix != ".json":
-        raise InputError(f"{path}: the extension {path.suffix!r} is unknown here; perplexity is written to a .json file")
+        raise InputError(
+            f"{path}: the extension {path.suffix!r} is unknown here; perplexity is written to a .json file"
+        )
     check_output(path, force)
 
 

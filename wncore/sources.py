@@ -19,7 +19,7 @@ MARK = "config.json"
 
 Named = Callable[[str], object]
 """Is told what is worked on: the name of a block."""
-P_co = TypeVar("P_co", covariant=True)
+P = TypeVar("P")
 R_co = TypeVar("R_co", covariant=True)
 
 
@@ -27,7 +27,7 @@ def nameless(name: str) -> None:
     """Tell nobody."""
 
 
-class Work(Protocol[P_co, R_co]):
+class Work(Protocol[P, R_co]):
     """Work on a model, planned before a weight is read: what a dry run shows, and a run does.
 
     Attributes
@@ -44,7 +44,7 @@ class Work(Protocol[P_co, R_co]):
         Its peak, `base` included.
     """
 
-    plans: Sequence[P_co]
+    plans: Sequence[P]
     steps: int
     device: str
     base: int
@@ -130,7 +130,9 @@ def get_source(path: str | Path) -> Any:
     """
     found = find_source(path)
     if found is None:
-        raise InputError(f"{path} {_what_it_is(Path(path))}; give the folder of a Hugging Face model, downloaded before")
+        raise InputError(
+            f"{path} {_what_it_is(Path(path))}; give the folder of a Hugging Face model, downloaded before"
+        )
     return found
 
 
@@ -143,5 +145,6 @@ def _what_it_is(path: Path) -> str:
         known = listed(sorted(point.name for point in entry_points(group=GROUP))) or "none"
         return f"is no model that an installed source opens (there are: {known})"
     there = sorted(entry.name for entry in path.iterdir())
-    dump = ", as a dump of activations is" if any(".safetensors" in name for name in there) else ""
-    return f"is no model folder, for it has no {MARK}{dump}; there is {listed(there, 5) or 'nothing'}"
+    if any(".safetensors" in name for name in there):
+        return f"is a dump of activations and no model folder, as it has no {MARK} (there is {listed(there, 3)})"
+    return f"is no model folder, as it has no {MARK} (there is {listed(there, 3) or 'nothing'})"

@@ -16,6 +16,7 @@ COMMANDS = {
     "score": "Score the neurons of a dump by their distance to a Gaussian.",
     "prune": "Prune the layers of a dump, and say what it cost.",
     "expand": "Turn the layers of a dump into sparse experts.",
+    "eval": "Judge a language model by the perplexity of a text.",
     "verify": "Check a file of sparse experts, alone or against its source.",
     "inspect": "Say what a dump holds, and whether it fits together.",
     "backends": "List the installed backends.",

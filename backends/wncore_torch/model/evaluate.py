@@ -28,6 +28,8 @@ CELLS = 2**26
 """Logits that are in memory at a time: 256 MiB in float32."""
 SMALL = 48
 """Bytes a token of the windows themselves: ids, targets, losses, and the sum of those in float64."""
+LIBRARIES = 2**23
+"""Bytes that torch and the allocator take beside what they are asked for, as measured on small models."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +116,7 @@ class Judging:
             after = head.reading | head.held + forecast.logits(self._folder, cells)
             after += forecast.waiting(self._folder, ids.numel(), self._place)
             blocks = forecast.streaming(self._folder, ids.numel(), count, length, self._place)
-            most |= (blocks | after) + Memory(SMALL * ids.numel())
+            most |= (blocks | after) + Memory(LIBRARIES + SMALL * ids.numel())
         return most
 
 

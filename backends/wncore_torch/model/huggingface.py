@@ -70,9 +70,18 @@ def _demanding() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in NEEDED:
+        lacking = next((name for name in _names(error) if name.partition(".")[0] in NEEDED), None)
+        if lacking is None:
             raise
         raise BackendUnavailable(
-            f"model folders are opened by {', '.join(NEEDED[:-1])} and {NEEDED[-1]}, and {error.name} is not "
-            f"installed; type: pip install 'wncore[torch]'"
+            f"model folders are opened by {', '.join(NEEDED[:-1])} and {NEEDED[-1]}, and {lacking} is not installed; "
+            f"type: pip install 'wncore[torch]'"
         ) from error
+
+
+def _names(error: BaseException | None) -> Iterator[str]:
+    """Yield what could not be imported: transformers says of itself what its own dependency is the reason of."""
+    while error is not None:
+        if isinstance(error, ModuleNotFoundError) and error.name:
+            yield error.name
+        error = error.__cause__ or error.__context__

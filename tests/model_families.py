@@ -83,15 +83,6 @@ REFUSED = {
 """What must not, by name."""
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Let torch take one thread in the tests of a module that imports this: several would wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def make(path: Path, name: str, **more) -> Path:
     """Write a random model of a family as a folder, its names as the hub has them."""
     kind, options = (FAMILIES | REFUSED)[name]

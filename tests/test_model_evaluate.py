@@ -20,6 +20,8 @@ from wncore_torch.model.opening import open_folder
 from wncore_torch.model.text import disjoint_windows, read_text, window_length
 from wncore_torch.model.windows import predict_rolling, predict_windows
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 LINES = [
     f"On day {i} the {'old' if i % 3 else 'new'} bridge was crossed {i * i} times – it's there." for i in range(12)
 ]
@@ -43,7 +45,7 @@ def write_tokenizer(path: Path, adds_bos: bool = True, bos: bool = True) -> None
 
 
 @pytest.fixture(scope="module")
-def llama(tmp_path_factory):
+def talker(tmp_path_factory):
     path = make(tmp_path_factory.mktemp("llama") / "model", "llama", vocab_size=259)
     write_tokenizer(path)
     return path
@@ -57,8 +59,8 @@ def story(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def plain(llama):
-    return plain_model(llama)
+def plain(talker):
+    return plain_model(talker)
 
 
 @torch.no_grad()
@@ -67,9 +69,9 @@ def own_loss(model, ids):
     return model(input_ids=torch.tensor([ids]), labels=torch.tensor([ids]), use_cache=False).loss.item()
 
 
-def test_disjoint_windows_by_transformers_own_loss(llama, story, plain):
-    text = read_text(llama, story)
-    found = evaluate(open_folder(llama), text, length=24)
+def test_disjoint_windows_by_transformers_own_loss(talker, story, plain):
+    text = read_text(talker, story)
+    found = evaluate(open_folder(talker), text, length=24)
     tokens = text.tokens.tolist()
     assert len(tokens) == len(STORY.encode())  # one token a byte
     windows = [tokens[i : i + 24] for i in range(0, len(tokens) - 23, 24)]
@@ -81,18 +83,18 @@ def test_disjoint_windows_by_transformers_own_loss(llama, story, plain):
     assert (found.bos, found.dtype, found.convention, found.word_perplexity) == (False, "float32", "windows", None)
 
 
-def test_bos_as_the_tokenizer_adds_it(llama, story, plain):
-    text = read_text(llama, story)
-    found = evaluate(open_folder(llama), text, length=24, windows=2, bos="auto")
+def test_bos_as_the_tokenizer_adds_it(talker, story, plain):
+    text = read_text(talker, story)
+    found = evaluate(open_folder(talker), text, length=24, windows=2, bos="auto")
     tokens = [1, *text.tokens.tolist()]
     wanted = (own_loss(plain, tokens[:24]) + own_loss(plain, tokens[24:48])) / 2
     assert math.isclose(found.perplexity, math.exp(wanted), rel_tol=1e-5)
     assert (found.bos, found.windows, found.tokens) == (True, 2, 46)
 
 
-def test_bos_in_every_window(llama, story, plain):
-    text = read_text(llama, story)
-    found = evaluate(open_folder(llama), text, length=24, windows=2, bos="yes")
+def test_bos_in_every_window(talker, story, plain):
+    text = read_text(talker, story)
+    found = evaluate(open_folder(talker), text, length=24, windows=2, bos="yes")
     tokens = text.tokens.tolist()
     wanted = (own_loss(plain, [1, *tokens[:23]]) + own_loss(plain, [1, *tokens[23:46]])) / 2
     assert math.isclose(found.perplexity, math.exp(wanted), rel_tol=1e-5)
@@ -125,11 +127,11 @@ def harness_sum(model, tokens, prefix, longest):
 
 
 @pytest.mark.parametrize("kept", [None, 48, 24, 25, 23, 1])
-def test_the_harness_convention(llama, story, plain, tmp_path, kept):
+def test_the_harness_convention(talker, story, plain, tmp_path, kept):
     shorter = tmp_path / "text.txt"
     shorter.write_bytes(STORY.encode()[:kept] if kept else STORY.encode())
-    text = read_text(llama, shorter)
-    found = evaluate(open_folder(llama), text, length=24, convention="harness")
+    text = read_text(talker, shorter)
+    found = evaluate(open_folder(talker), text, length=24, convention="harness")
     total = harness_sum(plain, text.tokens.tolist(), 1, 24)
     content = shorter.read_text()
     assert found.tokens == len(text.tokens)
@@ -140,8 +142,8 @@ def test_the_harness_convention(llama, story, plain, tmp_path, kept):
 
 
 @pytest.mark.parametrize("tokens", [1, 2, 7, 8, 9, 16, 17, 31])
-def test_rolling_windows_by_the_definition(llama, story, tokens):
-    text = read_text(llama, story)
+def test_rolling_windows_by_the_definition(talker, story, tokens):
+    text = read_text(talker, story)
     text = type(text)(text.tokens[:tokens], 100, 10, text.begin, text.end, text.adds_begin)
     asked = predict_rolling(text, 8, None, "no")
     wanted = rolling(text.tokens.tolist(), 1, 8)
@@ -153,8 +155,8 @@ def test_rolling_windows_by_the_definition(llama, story, tokens):
         assert [target for target, one in zip(targets, scored, strict=True) if one] == continuation
 
 
-def test_a_few_rolling_windows_have_no_word_perplexity(llama, story):
-    found = evaluate(open_folder(llama), read_text(llama, story), length=24, windows=2, convention="harness")
+def test_a_few_rolling_windows_have_no_word_perplexity(talker, story):
+    found = evaluate(open_folder(talker), read_text(talker, story), length=24, windows=2, convention="harness")
     assert (found.windows, found.tokens, found.word_perplexity) == (2, 48, None)
 
 
@@ -169,29 +171,29 @@ def test_losses_of_families_are_transformers_own(tmp_path, story, family):
     assert math.isclose(found.perplexity, math.exp(wanted), rel_tol=1e-3)
 
 
-def test_pieces_of_the_head_change_nothing(llama, story, monkeypatch):
+def test_pieces_of_the_head_change_nothing(talker, story, monkeypatch):
     from wncore_torch.model import evaluate as module
 
-    folder, text = open_folder(llama), read_text(llama, story)
+    folder, text = open_folder(talker), read_text(talker, story)
     asked = predict_windows(text, 24, 5, "no")
     whole = token_losses(folder, asked, batch=2)
     monkeypatch.setattr(module, "CELLS", 259 * 6)
     torch.testing.assert_close(token_losses(folder, asked, batch=3, place="cpu"), whole)
 
 
-def test_nan_is_said(llama, story, tmp_path):
+def test_nan_is_said(talker, story, tmp_path):
     from model_families import edit_tensors
 
     path = make(tmp_path / "model", "llama", vocab_size=259)
     edit_tensors(path, lambda old: old | {"lm_head.weight": old["lm_head.weight"] * math.nan})
     with pytest.raises(NonFiniteError, match="NaN for 46 of 46 tokens; run it in a wider type, with --dtype float32"):
-        evaluate(open_folder(path), read_text(llama, story), length=24, windows=2)
+        evaluate(open_folder(path), read_text(talker, story), length=24, windows=2)
 
 
-def test_words_and_bytes_are_those_of_the_file(llama, tmp_path):
+def test_words_and_bytes_are_those_of_the_file(talker, tmp_path):
     for content in ("a b\n", " a  b", "word", "naïve – \n\n x\ty", "\n"):
         (tmp_path / "t.txt").write_text(content, encoding="utf-8")
-        text = read_text(llama, tmp_path / "t.txt")
+        text = read_text(talker, tmp_path / "t.txt")
         assert (text.bytes, text.words) == (len(content.encode()), len(re.split(r"\s+", content)))
         assert text.adds_begin
 
@@ -205,19 +207,19 @@ def test_the_default_length():
         window_length(1, None)
 
 
-def test_what_cannot_be_read_is_refused(llama, tmp_path, story):
+def test_what_cannot_be_read_is_refused(talker, tmp_path, story):
     text = tmp_path / "t.txt"
     with pytest.raises(InputError, match=r"t\.txt cannot be read: No such file or directory; name a text file"):
-        read_text(llama, text)
+        read_text(talker, text)
     text.write_bytes(b"abc\xff")
     with pytest.raises(InputError, match="no UTF-8 text: invalid start byte at byte 3; convert it"):
-        read_text(llama, text)
+        read_text(talker, text)
     text.write_text("")
     with pytest.raises(InputError, match="holds no text; name a file that does"):
-        read_text(llama, text)
+        read_text(talker, text)
     text.write_text("short")
     with pytest.raises(InputError, match="5 tokens and a window 24; give a longer --text or a smaller --length"):
-        evaluate(open_folder(llama), read_text(llama, text), length=24)
+        evaluate(open_folder(talker), read_text(talker, text), length=24)
     with pytest.raises(InputError, match="at least one window is needed; got 0"):
         disjoint_windows(torch.arange(10), 5, 0)
     bare = make(tmp_path / "bare", "llama")
@@ -228,8 +230,8 @@ def test_what_cannot_be_read_is_refused(llama, tmp_path, story):
         read_text(bare, story)
 
 
-def test_options_that_do_not_exist(llama, story):
-    folder, text = open_folder(llama), read_text(llama, story)
+def test_options_that_do_not_exist(talker, story):
+    folder, text = open_folder(talker), read_text(talker, story)
     with pytest.raises(InputError, match="a convention is windows or harness; got 'gptq'"):
         evaluate(folder, text, convention="gptq")
     with pytest.raises(InputError, match="bos is auto, yes, no; got 'maybe'"):

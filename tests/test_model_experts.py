@@ -14,6 +14,8 @@ from wncore_torch.model.opening import open_folder
 from wncore_torch.model.positions import Positions
 from wncore_torch.model.products import Watch
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 BATCHES = sample_batches()
 
 

@@ -1,6 +1,5 @@
 """Opening folders: names, ties, shapes, shards; and what is refused, by name, before a weight is read."""
 
-import shutil
 import subprocess
 import sys
 
@@ -16,7 +15,6 @@ from model_families import (
     edit_tensors,
     largest_gap,
     make,
-    one_thread,  # noqa: F401
     plain_logits,
     plain_model,
     sample_batches,
@@ -28,18 +26,9 @@ from wncore_torch.model.names import unconvert
 from wncore_torch.model.opening import open_folder
 from wncore_torch.model.parameters import dtype_of, file_dtype, loaded, read_parameters
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 BATCHES = sample_batches()
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    return make(tmp_path_factory.mktemp("good") / "model", "llama")
-
-
-@pytest.fixture
-def llama(made, tmp_path):
-    shutil.copytree(made, tmp_path / "model")
-    return tmp_path / "model"
 
 
 def stored_tensors(path):

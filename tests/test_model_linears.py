@@ -13,7 +13,6 @@ from model_families import (
     collect,
     make,
     make_kind,
-    one_thread,  # noqa: F401
     plain_logits,
     plain_model,
     sample_batches,
@@ -26,6 +25,8 @@ from wncore_torch.model.opening import open_folder
 from wncore_torch.model.products import Product, Watch
 from wncore_torch.model.recording import Batch
 from wncore_torch.model.stream import Stream
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 BATCHES = sample_batches()
 

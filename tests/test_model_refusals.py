@@ -1,7 +1,6 @@
 """Folders that are refused, by name, before a weight is read."""
 
 import json
-import shutil
 
 import pytest
 
@@ -9,26 +8,17 @@ pytest.importorskip("torch", reason="torch is not installed")
 pytest.importorskip("transformers", reason="transformers is not installed")
 
 import torch
-from model_families import edit_config, edit_tensors, make, one_thread  # noqa: F401
+from model_families import edit_config, edit_tensors, make
 from safetensors.torch import load_file, save_file
 
 from wncore.errors import BackendUnavailable, DumpError, InputError
-from wncore_torch.model import holds_model
+from wncore_torch.model import HuggingFace
 from wncore_torch.model.headers import read_headers
 from wncore_torch.model.opening import open_folder
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    return make(tmp_path_factory.mktemp("good") / "model", "llama")
-
-
-@pytest.fixture
-def llama(made, tmp_path):
-    shutil.copytree(made, tmp_path / "model")
-    return tmp_path / "model"
 
 
 def refuse(path, match, kind=InputError):
@@ -83,8 +73,8 @@ def test_half_an_expert(tmp_path):
 def test_folders_that_are_none(tmp_path, llama):
     refuse(tmp_path / "nowhere", "is no folder; give the folder of a Hugging Face model")
     refuse(tmp_path, "has no config.json; give the folder")
-    assert holds_model(llama)
-    assert not holds_model(tmp_path)
+    assert HuggingFace.holds(llama)
+    assert not HuggingFace.holds(tmp_path)
     edit_config(llama, model_type="nonsense")
     refuse(llama, "of no model that the installed transformers knows: .* code of a folder's own is never run")
     edit_config(llama, model_type="vit")

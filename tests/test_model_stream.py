@@ -16,7 +16,6 @@ from model_families import (
     largest_gap,
     make,
     make_kind,
-    one_thread,  # noqa: F401
     plain_logits,
     plain_model,
     sample_batches,
@@ -31,12 +30,9 @@ from wncore_torch.model.parameters import read_parameters
 from wncore_torch.model.recording import Batch
 from wncore_torch.model.stream import Stream
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 BATCHES = sample_batches()
-
-
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory):
-    return make(tmp_path_factory.mktemp("llama") / "model", "llama")
 
 
 def new_stream(folder, **options):
@@ -130,9 +126,9 @@ def test_arguments_of_the_first_block_are_not_those_of_all(tmp_path, family):
     assert gap > 1e-3
 
 
-def test_a_padding_mask_that_is_dropped_shows(llama):
-    real = plain_logits(plain_model(llama), BATCHES)
-    stream = Stream(open_folder(llama), [Batch(ids) for ids, _ in BATCHES])
+def test_a_padding_mask_that_is_dropped_shows(made):
+    real = plain_logits(plain_model(made), BATCHES)
+    stream = Stream(open_folder(made), [Batch(ids) for ids, _ in BATCHES])
     for _ in stream.blocks():
         pass
     assert largest_gap(all_logits(stream), real, BATCHES) > 1e-3
@@ -148,16 +144,16 @@ def test_arguments_kept_by_shape_instead_of_value_show(tmp_path, monkeypatch):
     assert largest_gap(streamed_logits(open_folder(path)), real, BATCHES) > 1e-3
 
 
-def test_buffers_made_on_meta_are_garbage_that_shows(llama):
-    real = plain_logits(plain_model(llama), BATCHES)
-    folder = open_folder(llama)
+def test_buffers_made_on_meta_are_garbage_that_shows(made):
+    real = plain_logits(plain_model(made), BATCHES)
+    folder = open_folder(made)
     rotary = folder.model.model.rotary_emb
     rotary.inv_freq = torch.zeros_like(rotary.inv_freq)
     assert largest_gap(streamed_logits(folder), real, BATCHES) > 1e-3
 
 
-def test_equal_arguments_are_kept_once(llama):
-    stream = new_stream(open_folder(llama))
+def test_equal_arguments_are_kept_once(made):
+    stream = new_stream(open_folder(made))
     kept = {id(v) for one in stream.recorded for _, kw in one.calls for v in _tensors(kw)}
     calls = sum(len(list(_tensors(kw))) for one in stream.recorded for _, kw in one.calls)
     assert len(kept) <= 6 < calls
@@ -171,8 +167,8 @@ def _tensors(value):
             yield from _tensors(item)
 
 
-def test_logits_in_pieces_are_the_logits(llama):
-    stream = new_stream(open_folder(llama))
+def test_logits_in_pieces_are_the_logits(made):
+    stream = new_stream(open_folder(made))
     for _ in stream.blocks():
         pass
     whole = all_logits(stream)
@@ -182,11 +178,11 @@ def test_logits_in_pieces_are_the_logits(llama):
         assert largest_gap(all_logits(stream, rows), whole, BATCHES) < 1e-5
 
 
-def test_changed_weights_are_what_is_handed_on(llama):
+def test_changed_weights_are_what_is_handed_on(made):
     """Two passes: the block is run, its weights change, and the next block gets what the new ones make."""
     from wncore_torch.model.linears import find_linears
 
-    folder, plain = open_folder(llama), plain_model(llama)
+    folder, plain = open_folder(made), plain_model(made)
     with torch.no_grad():
         plain.model.layers[1].mlp.down_proj.weight[:, ::2] = 0
     stream = new_stream(folder, layers=find_linears(folder))
@@ -199,8 +195,8 @@ def test_changed_weights_are_what_is_handed_on(llama):
     assert largest_gap(streamed_logits(folder), plain_logits(plain, BATCHES), BATCHES) > 1e-3  # the file is untouched
 
 
-def test_a_loop_that_ends_early_leaves_nothing_in_memory(llama):
-    folder = open_folder(llama)
+def test_a_loop_that_ends_early_leaves_nothing_in_memory(made):
+    folder = open_folder(made)
     blocks = new_stream(folder).blocks()
     next(blocks)
     assert not on_meta(folder)
@@ -222,9 +218,9 @@ def test_models_without_a_list_of_blocks_are_refused():
         find_blocks(torch.nn.Sequential(torch.nn.ModuleList([block, block])))
 
 
-def test_unknown_tokens_are_refused(llama):
+def test_unknown_tokens_are_refused(made):
     with pytest.raises(InputError, match=r"token 128, and .* knows 128 of them; use the tokenizer"):
-        Stream(open_folder(llama), [Batch(torch.tensor([[5, 128]]))])
+        Stream(open_folder(made), [Batch(torch.tensor([[5, 128]]))])
 
 
 def test_a_model_of_another_embedding_than_width_streams(tmp_path):

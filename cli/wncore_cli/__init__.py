@@ -17,6 +17,7 @@ COMMANDS = {
     "capture": "Write what the layers of a model read and give as a dump.",
     "prune": "Prune the layers of a dump, and say what it cost.",
     "expand": "Turn the layers of a dump into sparse experts.",
+    "eval": "Judge a language model by the perplexity of a text.",
     "verify": "Check a file of sparse experts, alone or against its source.",
     "inspect": "Say what a dump holds, and whether it fits together.",
     "backends": "List the installed backends.",

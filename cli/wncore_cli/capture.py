@@ -21,15 +21,15 @@ from wncore_cli.reading import named_layers
     help="What of each layer; may be repeated. Default: all.",
 )
 @options.LAYERS
-@model_options.TEXT
+@model_options.READ
 @model_options.WINDOWS
-@model_options.LENGTH
+@model_options.MODEL_LENGTH
 @model_options.DTYPE
 @model_options.BATCH
-@model_options.DEVICE
+@model_options.MODEL_DEVICE
 @model_options.DRY_RUN
 @options.JSON
-@click.option("--threads", type=click.IntRange(1), help="Default: all cores of this process.")
+@model_options.THREADS
 @options.QUIET
 @options.DEBUG
 def capture(

@@ -1,5 +1,6 @@
-"""Options of verbs on models, and how a model is opened by them."""
+"""Options that the verbs on models share."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,26 +8,61 @@ import click
 
 from wncore_cli import options
 
-TEXT = click.option("--text", type=options.SOURCE, help="Models: the UTF-8 text that it reads.")
-WINDOWS = click.option(
-    "--windows", type=click.IntRange(1), help="Models: the most windows of the text; default: all, at most 128."
+DTYPES = "float32", "bfloat16", "float16", "float64"
+TEXT = click.option(
+    "--text",
+    "texts",
+    multiple=True,
+    required=True,
+    type=options.Source(path_type=Path),
+    metavar="FILE",
+    help="A UTF-8 text; may be repeated.",
 )
-LENGTH = click.option(
-    "--length", type=click.IntRange(2), help="Tokens of a window; default: 2048, or what the model was made for."
+WINDOWS = click.option(
+    "--windows", type=click.IntRange(1), help="The most windows of each text.  [default: all that it fills]"
+)
+MODEL_LENGTH = click.option(
+    "--length", type=click.IntRange(2), help="Tokens of a window.  [default: 2048, or the model's limit if shorter]"
 )
 DTYPE = click.option(
     "--dtype",
-    type=click.Choice(["float32", "bfloat16", "float16", "float64"]),
-    help="Models: what the forward is computed in; default: float32.",
+    type=click.Choice(DTYPES),
+    default="float32",
+    show_default=True,
+    help="What the model computes in.",
 )
-BATCH = click.option("--batch", type=click.IntRange(1), help="Models: windows that run together; default: 4.")
-SKIP_NORM = click.option(
-    "--skip-norm",
-    type=options.Number(1),
-    help="Models: leave out tokens whose input is so many times longer than the median; sinks are, by 10.",
+BATCH = click.option(
+    "--batch",
+    default=4,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Windows that go through a block together.",
 )
-DEVICE = click.option("--device", type=options.Text(), help="Where the model runs; default: a GPU, if there is one.")
-DRY_RUN = click.option("--dry-run", is_flag=True, help="Say what would be done, and what it takes; do nothing.")
+MODEL_DEVICE = click.option(
+    "--device", type=options.Text(), help="Where the model runs: cpu, cuda, cuda:1.  [default: a GPU if there is one]"
+)
+THREADS = click.option("--threads", type=click.IntRange(1), help="Of the host.  [default: all cores of this process]")
+DRY_RUN = click.option(
+    "--dry-run", is_flag=True, help="Say what would be done, and what memory it would take; read no weights."
+)
+READ = click.option("--text", type=options.SOURCE, metavar="FILE", help="The UTF-8 text that the model reads.")
+
+
+def BESIDE_DUMPS(command: Callable) -> Callable:
+    """Add the options of a verb that takes dumps, too, which know none of these."""
+    for option in (
+        click.option(
+            "--skip-norm",
+            type=options.Number(1),
+            help="Models: leave out tokens whose input is so many times longer than the median; sinks are, by 10.",
+        ),
+        click.option("--batch", type=click.IntRange(1), help="Models: windows that go through a block together; 4."),
+        click.option("--dtype", type=click.Choice(DTYPES), help="Models: what they compute in; float32."),
+        click.option("--windows", type=click.IntRange(1), help="Models: the most windows; 128."),
+        click.option("--text", type=options.SOURCE, metavar="FILE", help="Models: the UTF-8 text that they read."),
+    ):
+        command = option(command)
+    return command
 
 
 def open_model(path: Path, text: Path | None, given: dict[str, Any]) -> Any:

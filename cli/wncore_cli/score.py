@@ -44,11 +44,7 @@ if TYPE_CHECKING:
 @options.SKIP_TOKENS
 @options.LENGTH
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the pairs and of the sample.")
-@model_options.TEXT
-@model_options.WINDOWS
-@model_options.DTYPE
-@model_options.BATCH
-@model_options.SKIP_NORM
+@model_options.BESIDE_DUMPS
 @options.common
 def score(
     sources: tuple[Path, ...],

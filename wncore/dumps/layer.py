@@ -12,7 +12,7 @@ from wncore.errors import DumpError, InputError, TooFewTokensError
 from wncore.matrix import LinearLayer
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Tokens:
     """Which rows of a layer's tensors count, n of r, and how the n that do form sequences."""
 

@@ -8,6 +8,7 @@ the number of processes that share them out, since each may add up whole subtree
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from operator import iadd
 from typing import Generic, TypeVar
@@ -44,17 +45,18 @@ class Piece:
             yield slice(first, min(self.rows.stop, first + rows))
 
 
-def cut(tokens: Tokens, least: int = 1) -> list[Piece]:
+@lru_cache(maxsize=4)  # the layers of a block mostly have the same tokens
+def cut(tokens: Tokens, least: int = 1) -> tuple[Piece, ...]:
     """Cut the tokens into the groups of the jackknife, or fewer if those would have less than `least` tokens.
 
     >>> keep = np.array([True, False, True, True, True])
     >>> cut(Tokens(keep, np.array([0, 1, 1, 2]), keep[:4]), least=2)
-    [Piece(rows=slice(0, 4, None), tokens=slice(0, 3, None)), Piece(rows=slice(4, 5, None), tokens=slice(3, 4, None))]
+    (Piece(rows=slice(0, 4, None), tokens=slice(0, 3, None)), Piece(rows=slice(4, 5, None), tokens=slice(3, 4, None)))
     """
     groups = token_groups(tokens.sequence, max(1, min(GROUPS, tokens.count // least)))
     starts = [*np.flatnonzero(np.diff(groups, prepend=-1)).tolist(), tokens.count]
     rows = [0, *np.flatnonzero(tokens.keep)[starts[1:-1]].tolist(), len(tokens.keep)]
-    return [Piece(slice(*r), slice(*t)) for r, t in zip(pairwise(rows), pairwise(starts), strict=True)]
+    return tuple(Piece(slice(*r), slice(*t)) for r, t in zip(pairwise(rows), pairwise(starts), strict=True))
 
 
 def step_of(columns: int, itemsize: int) -> int:

@@ -8,7 +8,10 @@ Read in this order.
 * stream                   hidden states on their way through the blocks, one block in memory
 * products, positions      what is multiplied by a parameter while a block runs, and for which tokens
 * linears                  the linear layers of a model, and the share of its parameters that they are
-* text, windows, evaluate  a text as tokens; perplexity
+* text, windows            a text as tokens, and what is predicted from what
+* forecast, memory         the memory that it takes: foretold, and measured
+* evaluate                 perplexity
+* huggingface              what the core asks for
 
     folder = open_folder("path/to/model", device="cuda")
     layers = find_linears(folder)
@@ -19,9 +22,6 @@ It is no backend: what is done with the activations is the core's, by whichever 
 neither torch nor transformers; importing one of its modules does.
 """
 
-from pathlib import Path
+from wncore_torch.model.huggingface import HuggingFace
 
-
-def holds_model(path: str | Path) -> bool:
-    """Say whether a path is a model folder, one with a config.json."""
-    return (Path(path) / "config.json").is_file()
+__all__ = ["HuggingFace"]

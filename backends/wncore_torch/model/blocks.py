@@ -38,6 +38,19 @@ def find_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
     return name, lists[name]
 
 
+def names_around(folder: Folder, head: bool) -> list[str]:
+    """List the parameters around the blocks, those of the lm_head only if asked for."""
+    path, _ = find_blocks(folder.model)
+    output = folder.model.get_output_embeddings()
+    return [
+        f"{name}.{leaf}".lstrip(".")
+        for name, module in folder.model.named_modules()
+        if not name.startswith(path + ".") and (head or module is not output)
+        for leaf, value in module._parameters.items()
+        if value is not None
+    ]
+
+
 @contextmanager
 def surroundings_loaded(folder: Folder, head: bool) -> Iterator[None]:
     """Have what lies around the blocks in memory within the `with`, the lm_head only if asked for.
@@ -45,14 +58,5 @@ def surroundings_loaded(folder: Folder, head: bool) -> Iterator[None]:
     All of it is read before a forward, not each module as it is called: Llama 4 moves its ids to the device of the
     embedding *before* it calls it, and ids on meta give an embedding of garbage, without an error.
     """
-    path, _ = find_blocks(folder.model)
-    output = folder.model.get_output_embeddings()
-    names = [
-        f"{name}.{leaf}".lstrip(".")
-        for name, module in folder.model.named_modules()
-        if not name.startswith(path + ".") and (head or module is not output)
-        for leaf, value in module._parameters.items()
-        if value is not None
-    ]
-    with loaded(folder, names):
+    with loaded(folder, names_around(folder, head)):
         yield

@@ -9,16 +9,13 @@ each window one token before the first is given, in the last as many as fit.
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from wncore.errors import InputError
+from wncore.evaluation import Begin
 from wncore_torch.model.text import Text, disjoint_windows
-
-Convention = Literal["windows", "harness"]
-Begin = Literal["auto", "yes", "no"]
 
 
 @dataclass(frozen=True, eq=False)

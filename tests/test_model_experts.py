@@ -6,7 +6,7 @@ pytest.importorskip("torch", reason="torch is not installed")
 pytest.importorskip("transformers", reason="transformers is not installed")
 
 import torch
-from model_families import LENGTH, collect, make, one_thread, plain_logits, plain_model, sample_batches  # noqa: F401
+from model_families import LENGTH, collect, make, plain_logits, plain_model, sample_batches
 
 from wncore.errors import InputError
 from wncore_torch.model.linears import find_linears

@@ -11,7 +11,7 @@ pytest.importorskip("torch", reason="torch is not installed")
 pytest.importorskip("transformers", reason="transformers is not installed")
 
 import torch
-from model_families import make, one_thread, plain_model  # noqa: F401
+from model_families import make, plain_model
 
 from wncore.backend import get_backend
 from wncore.dumps import open_dump

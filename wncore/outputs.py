@@ -116,6 +116,11 @@ class Outputs:
         parts = [slice(int(start), min(int(start) + length, self.layer.rows)) for start in starts]
         return self.array(parts, columns)
 
+    def taken(self, values: Array) -> Array:
+        """Hand outputs to the backend: as floats, but those that are on a device in half precision stay so."""
+        on_host = isinstance(values, np.ndarray)
+        return self.backend.asarray(values, self.dtype if on_host else str(values.dtype).rpartition(".")[2])
+
     def array(self, runs: Sequence[slice], columns: slice) -> Array:
         """Return those of some runs of rows that count, of the given neurons, as what the backend's `asarray` takes."""
         if self.layer.output is not None:

@@ -190,14 +190,14 @@ def _streamed(outputs: Outputs, mapping: Mapping | None, bins: int) -> Iterator[
     for first in range(0, m, width):
         columns = slice(first, min(m, first + width))
         sample, exponent = _comfortable(outputs.sample(columns, SAMPLE))
-        state = Accumulator(backend, backend.choose_edges(backend.asarray(sample, outputs.dtype), bins))
+        state = Accumulator(backend, backend.choose_edges(outputs.taken(sample), bins))
         for piece in pieces:
             done = piece.tokens.start
             for rows in piece.steps(ROWS):
                 raw = outputs.array([rows], columns)
                 if len(raw):
                     tile, _ = _comfortable(raw, exponent)
-                    y = backend.asarray(tile, outputs.dtype)
+                    y = outputs.taken(tile)
                     state.add(y, tokens.first[done : done + len(tile)])
                     done += len(tile)
                     outputs.activations.tick(tile.shape[0] * tile.shape[1])

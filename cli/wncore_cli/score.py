@@ -214,7 +214,8 @@ def _run(
         for one in reading.open(bar.update):
             describe(bar, one.name)
             with attempt(one.name, fail):
-                dense.append(score_layer(one, **settings | {"estimator": "exact"} if one.name in exactly else settings))
+                chosen: dict[str, Any] = settings | {"estimator": "exact"} if one.name in exactly else settings
+                dense.append(score_layer(one, **chosen))
         for one in (others[score.name] for score in dense if score.name in others):
             describe(bar, one.name)
             with attempt(one.name, lambda name, error: fail(name, WncoreError(f"of the second dump: {error}"))):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from wncore.dumps.stream import streamed_tensors
 from wncore.errors import InputError, OutputExistsError, WncoreError, WriteError
-from wncore.failures import NO_FAULT, Fail
+from wncore.failures import Fail, forgive
 from wncore.files import flush_folder
 from wncore.tick import Tick, idle
 from wncore_torch.model.held import Collected, holders
@@ -70,7 +70,7 @@ def capture(
     parts: Collection[str] = PARTS,
     tick: Tick = idle,
     named: Callable[[str], object] = lambda _: None,
-    starved: Fail = NO_FAULT,
+    starved: Fail = forgive,
 ) -> Captured:
     """Write a dump of schema 1; `tick` is told of rows of a layer, `named` of the block that runs.
 

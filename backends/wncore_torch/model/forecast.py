@@ -103,6 +103,7 @@ def streaming(folder: Folder, tokens: int, batch: int, length: int, place: torch
     """Return the peak of recording and of running the blocks, one after the other, on tokens in batches of windows."""
     around, block = load_of(folder, names_around(folder, head=False)), heaviest_block(folder)
     hidden, run = waiting(folder, tokens, place), running(folder, batch, length)
-    one = block.reading | block.held + run
+    ahead = Memory(0, block.held.device)  # the next block is read while one runs
+    one = block.reading + ahead | block.held + run + ahead
     recording = around.reading | around.held + (hidden | one)
     return recording | hidden + one

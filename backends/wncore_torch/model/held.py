@@ -66,15 +66,13 @@ class OnDevice:
             if not keep[rows].all():
                 parts[i] = parts[i][torch.from_numpy(keep[rows]).to(self.values.device)]
         part = parts[0] if len(parts) == 1 else torch.cat(parts)
-        if not bool(part.isfinite().all()):
-            raise _not_finite(self.name)
+        _check_finite(self.name, part)
         return to_numpy(part) if part.dtype == torch.float64 else part
 
     def doubles(self, rows: slice) -> Any:
         """Return some rows as float64, on the device, but for those that are float64 already."""
         part = self.values[rows]
-        if not bool(part.isfinite().all()):
-            raise _not_finite(self.name)
+        _check_finite(self.name, part)
         return to_numpy(part) if part.dtype == torch.float64 else part.double()
 
     def chunks(self, row_bytes: int, budget: int) -> Iterator[slice]:
@@ -86,8 +84,10 @@ class OnDevice:
         Held(self.name, part).check_finite(part)
 
 
-def _not_finite(name: str) -> NonFiniteError:
-    return NonFiniteError(f"{name} holds NaN or infinity; compute it in a wider dtype")
+def _check_finite(name: str, part: Tensor) -> None:
+    """Raise if a part holds NaN or infinity, which show in its extremes: one read."""
+    if part.numel() and not all(bool(one.isfinite()) for one in part.aminmax()):
+        raise NonFiniteError(f"{name} holds NaN or infinity; compute it in a wider dtype")
 
 
 def to_numpy(values: Tensor) -> NDArray[Any]:
@@ -167,6 +167,8 @@ class Collected:
         self.holder = holders(layers)
         self._tokens: dict[str, list[Tensor | None]] = {}
         self._norms: dict[str, list[Tensor]] = {}
+        self._partly = {layer.name for layer in layers}
+        self._read = dict.fromkeys(self._partly, 0)
 
     @property
     def total(self) -> int:
@@ -179,12 +181,19 @@ class Collected:
         whole = read.tokens is not None and len(read.tokens) == stop - start
         if "output" in self._parts:
             self._store.add(name, "output", read.batch, read.y, whole)
+        self._read[name] += len(read.x) if whole else -self.total
+        if self._read[name] == self.total:
+            self._partly.discard(name)
         told = None if read.tokens is None else torch.arange(start, stop) if whole else read.tokens.cpu() + start
         self._tokens.setdefault(name, []).append(told)
         if self.holder[name] == name:
             if "input" in self._parts:
                 self._store.add(name, "input", read.batch, read.x, whole)
             self._norms.setdefault(name, []).append(torch.linalg.vector_norm(read.x, dim=1, dtype=torch.float32))
+
+    def reads_all(self, name: str) -> bool:
+        """Whether a layer read every token, in order."""
+        return name not in self._partly
 
     def tokens(self, name: str) -> NDArray[np.int64] | None:
         """Return which tokens of the text a layer's rows are; None if the model hides it."""

@@ -1,7 +1,8 @@
 """Parameters in memory while they are wanted: read, converted, put into the module, and sent back to meta."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
 import torch
@@ -50,10 +51,13 @@ def read_parameters(folder: Folder, names: Iterable[str]) -> dict[str, Tensor]:
 
 
 @contextmanager
-def loaded(folder: Folder, names: Iterable[str]) -> Iterator[None]:
-    """Have these parameters in memory within the `with`, and on meta after it, however it ends."""
+def loaded(folder: Folder, names: Iterable[str], values: dict[str, Tensor] | None = None) -> Iterator[None]:
+    """Have these parameters in memory within the `with`, and on meta after it, however it ends.
+
+    `values` are theirs, if they were read beforehand; the dict is emptied.
+    """
     wanted = list(names)
-    values = read_parameters(folder, wanted)
+    values = read_parameters(folder, wanted) if values is None else values
     try:
         for name in wanted:
             set_parameter(folder.model, name, values.pop(name))
@@ -61,3 +65,33 @@ def loaded(folder: Folder, names: Iterable[str]) -> Iterator[None]:
     finally:
         for name in wanted:
             set_parameter(folder.model, name, torch.empty_like(folder.model.get_parameter(name), device="meta"))
+
+
+@contextmanager
+def reading_ahead(folder: Folder, groups: Sequence[Sequence[str]]) -> Iterator[Callable[[int], dict[str, Tensor]]]:
+    """Yield what gives the parameters of one group after the other; on a GPU the next ones are read meanwhile.
+
+    On the host reading ahead would hold two groups in its memory, and gain nothing.
+    """
+    if folder.device.type != "cuda":
+        yield lambda index: read_parameters(folder, groups[index])
+        return
+    stream, futures = torch.cuda.Stream(folder.device), dict[int, Future[dict[str, Tensor]]]()
+
+    def read(index: int) -> dict[str, Tensor]:
+        with torch.cuda.stream(stream):
+            values = read_parameters(folder, groups[index])
+        stream.synchronize()
+        return values
+
+    with ThreadPoolExecutor(1, "wncore-read") as pool:
+
+        def give(index: int) -> dict[str, Tensor]:
+            values = (futures.pop(index, None) or pool.submit(read, index)).result()
+            if index + 1 < len(groups):
+                futures[index + 1] = pool.submit(read, index + 1)
+            for value in values.values():  # made in the other stream, and freed when this one no longer needs it
+                value.record_stream(torch.cuda.current_stream(folder.device))
+            return values
+
+        yield give

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from wncore.backend import Backend
 from wncore.errors import listed
-from wncore.failures import NO_FAULT, Fail
+from wncore.failures import Fail, forgive
 from wncore.layers.activations import Activations
 from wncore.tick import Tick, idle
 from wncore_torch.model.capture import Captured, capture, check_folder
@@ -98,7 +98,7 @@ class ModelSource:
         skip_norm: float | None = None,
         memory: int = 2**30,
         tick: Tick = idle,
-        starved: Fail = NO_FAULT,
+        starved: Fail = forgive,
     ) -> Iterator[Activations]:
         """Yield the chosen layers in the order in which they run; what was yielded before is let go of.
 

@@ -22,7 +22,7 @@ from wncore.errors import InputError
 from wncore_torch.model.blocks import find_blocks, surroundings_loaded
 from wncore_torch.model.folder import Folder
 from wncore_torch.model.linears import Linear, Linears, name_of
-from wncore_torch.model.parameters import loaded, names_below
+from wncore_torch.model.parameters import loaded, names_below, reading_ahead
 from wncore_torch.model.positions import Positions
 from wncore_torch.model.products import Product, Watch, parameters_of
 from wncore_torch.model.recording import Batch, Form, Recorded, call_block, forward, record, replaced
@@ -82,12 +82,14 @@ class Stream:
 
     def blocks(self) -> Iterator["Block"]:
         """Yield each block while its weights are in memory; hidden states have passed it when the next is asked for."""
-        for index, module in enumerate(self._blocks):
-            with loaded(self.folder, names_below(self.folder.model, f"{self.path}.{index}")):
-                block = Block(self, index, module)
-                yield block
-                if not block.handed_on:
-                    block.hand_on()
+        names = [names_below(self.folder.model, f"{self.path}.{index}") for index in range(len(self._blocks))]
+        with reading_ahead(self.folder, names) as read:
+            for index, module in enumerate(self._blocks):
+                with loaded(self.folder, names[index], read(index)):
+                    block = Block(self, index, module)
+                    yield block
+                    if not block.handed_on:
+                        block.hand_on()
 
     def logits(self, rows: int) -> Iterator[tuple[int, int, Tensor]]:
         """Yield the batch, the first position, and logits (b, c, v) of c positions, after the last block.

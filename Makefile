@@ -1,16 +1,18 @@
 # Everything runs in .venv, which each target builds by itself. Needs make and Python >= 3.11.
-#   make demo      score the shipped activations of a language model
-#   make test      the whole test suite, with every optional dependency
-#   make lint      style, types, spelling
-#   make bench     timings as ratios against named peers
-#   make install   the command line only: .venv/bin/wncore; EXTRAS=all adds torch, matplotlib, pyarrow, pytest
+#   make demo        score the shipped activations of a language model
+#   make demo-model  judge the shipped language model by the perplexity of a text; installs torch
+#   make test        the whole test suite, with every optional dependency
+#   make lint        style, types, spelling
+#   make bench       timings as ratios against named peers
+#   make sweep       which causal language models of the installed transformers run block by block
+#   make install     the command line only: .venv/bin/wncore; EXTRAS=all adds torch, matplotlib, pyarrow, pytest
 
 PYTHON ?= python3
 EXTRAS ?=
 BIN = .venv/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: install demo test lint bench clean
+.PHONY: install demo demo-model test lint bench sweep clean
 
 # one stamp for each choice of extras, so that nothing is installed twice
 STAMP = .venv/installed-$(or $(EXTRAS),core)
@@ -28,6 +30,10 @@ $(BIN)/python:
 demo: install
 	$(BIN)/wncore score data/smollm2-135m
 
+demo-model:
+	@$(MAKE) --no-print-directory install EXTRAS=torch
+	$(BIN)/wncore eval data/tiny-llm --text data/tiny-llm/heldout.txt
+
 test:
 	@$(MAKE) --no-print-directory install EXTRAS=all
 	$(BIN)/python -m pytest
@@ -44,6 +50,10 @@ bench:
 	$(BIN)/python benchmarks/score.py
 	OMP_WAIT_POLICY=passive $(BIN)/python benchmarks/prune.py
 	$(BIN)/python benchmarks/prune_errors.py
+
+sweep:
+	@$(MAKE) --no-print-directory install EXTRAS=all
+	$(BIN)/python -W ignore tests/sweep_models.py
 
 clean:
 	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis

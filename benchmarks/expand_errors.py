@@ -15,6 +15,7 @@ from wncore.experts.disentanglement import changes
 from wncore.experts.expansion import ExpandSpec
 from wncore.experts.fitting import ClusterSpec
 from wncore.experts.layers import expand_layers
+from wncore.layers.activations import open_layers
 from wncore.pruning.methods import PruneSpec
 from wncore.pruning.patterns import parse_pattern
 
@@ -25,11 +26,11 @@ def expansions(layers, backend, seed, pattern, **choices):
     """Yield (what, layer, run) of all layers: one expert, k-means, its controls, balanced clusters."""
     clusters = ClusterSpec(seed=seed)
     spec = ExpandSpec((1, EXPERTS), PruneSpec((parse_pattern(pattern),), **choices), clusters, controls=True)
-    for runs in expand_layers(layers, backend, [spec] * len(layers)):
+    for runs in expand_layers(open_layers(layers, backend), [spec] * len(layers)):
         for run in runs:
             yield ("one expert" if len(run.zeros) == 1 else run.control or "k-means"), run
     even = replace(spec, experts=(EXPERTS,), clusters=replace(clusters, balanced=True), controls=False)
-    for runs in expand_layers(layers, backend, [even] * len(layers)):
+    for runs in expand_layers(open_layers(layers, backend), [even] * len(layers)):
         yield "balanced", runs[0]
 
 

@@ -9,8 +9,9 @@ import torch
 
 from wncore import get_backend
 from wncore.dumps import open_dump
-from wncore.dumps.dump import prunable_layers
+from wncore.dumps.selection import choose
 from wncore.layer_pruning import prune_layers
+from wncore.layers.activations import open_layers
 from wncore.pruning.damping import chosen_ridge
 from wncore.pruning.loss import relative_errors
 from wncore.pruning.methods import PruneSpec
@@ -65,14 +66,14 @@ def synthetic_table(backend):
 
 def real_table(backend):
     dump = open_dump(Path(__file__).parent.parent / "data" / "smollm2-135m")
-    layers = prunable_layers(dump, list(dump.layers))
+    layers = choose(dump, list(dump.layers), "prunable").ready
     patterns = tuple(parse_pattern(text) for text in ("0.5", "0.8", "2:4"))
     print("\nSmolLM2-135M: error on the calibration tokens, and held out\n")
     print("| layer | method |", " | ".join(f"{p} | held out" for p in patterns), "|\n|---|---|" + "---|" * 6)
     for name, settings in METHODS.items():
         spec = PruneSpec(patterns, **settings)
         for layer, found in zip(
-            layers, prune_layers(layers, backend, [spec] * len(layers), wasserstein=False), strict=True
+            layers, prune_layers(open_layers(layers, backend), [spec] * len(layers), wasserstein=False), strict=True
         ):
             errors = [error for one in found for error in (one.relative_error, one.relative_error_holdout)]
             row(f"{layer.name.removeprefix('model.')} | {name}", errors)

@@ -1,7 +1,11 @@
-"""Hypothesis profiles, dev (50 examples), ci (200), nightly (10,000), chosen by HYPOTHESIS_PROFILE; a dump to score."""
+"""Hypothesis profiles, dev (50 examples), ci (200), nightly (10,000), chosen by HYPOTHESIS_PROFILE.
+
+And what many tests start from: a dump to score, a random model, the command line.
+"""
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -60,3 +64,29 @@ def run(capsys):
         return code, captured.out, captured.err
 
     return call
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """Let torch take one thread in the tests of a module that uses this: several would wait for each other."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory):
+    """A folder of a random Llama, to be left as it is."""
+    from model_families import make
+
+    return make(tmp_path_factory.mktemp("made") / "model", "llama")
+
+
+@pytest.fixture
+def llama(made, tmp_path):
+    """A copy of it, to be spoiled."""
+    shutil.copytree(made, tmp_path / "model")
+    return tmp_path / "model"

@@ -18,6 +18,7 @@ from wncore.experts.losses import expert_errors
 from wncore.experts.router import Router
 from wncore.experts.tokens import label_tokens
 from wncore.fast import NumbaBackend
+from wncore.layers.activations import open_layer
 from wncore.pruning.methods import PruneSpec, prune
 from wncore.pruning.patterns import parse_pattern
 from wncore.results import number, numbers
@@ -83,11 +84,11 @@ def write_sample(
     """Prune an expert for each cluster of a random router, and write down what `wncore expand` would."""
     engine = backend or NumbaBackend(threads=2)
     dump = source or write_source(folder, 0, dtype)
-    reading = {"skip_tokens": SKIP, "memory": MEMORY}
     layers = [open_dump(dump).layers[name] for name in ("a.up", "a.gate")]
     one = chosen or router(np.random.default_rng([seed, 7]), k, dtype="float64" if dtype == "float64" else "float32")
-    labels = label_tokens(layers[0], engine, one, **reading)
-    sums = sum_clusters(layers[0], engine, labels, k, holdout=HOLDOUT, **reading)
+    opened = open_layer(layers[0], engine, skip_tokens=SKIP, holdout=HOLDOUT, memory=MEMORY)
+    labels = label_tokens(opened, one)
+    sums = sum_clusters(opened, labels, k)
     spec = PruneSpec((parse_pattern(pattern),), method="admm", iterations=5)
     made, described = [], []
     for layer in layers:

@@ -193,7 +193,12 @@ def masks(tensors: Tensors, document: Any) -> Iterator[Case]:
     yield "padding", tensors | {name: (dtype, shape, padded)}, document, "has a bit set behind the last of 11 inputs"
     short = {"a.up.experts.values": (kept[0], [kept[1][0] - 1], kept[2][:-4])}
     yield "a value less", tensors | short, document, "keeps 84 weights, and 83 values are stored"
-    yield "none", tensors | {"a.up.experts.values": (kept[0], [0], b"")}, document, "a.up.experts.values"
+    yield (
+        "none",
+        tensors | {"a.up.experts.values": (kept[0], [0], b"")},
+        document,
+        "keeps 84 weights, and 0 values are stored",
+    )
     huge = in_layer(in_layer(document, 0, experts=10**9), 1, experts=10**9)
     yield "huge k", tensors, huge, "its document promises U8 (1000000000, 5, 2)"
 

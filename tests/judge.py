@@ -63,18 +63,20 @@ def problem(
     """Say what is wrong with the answers of the commands, or None; `names`: also names the culprit."""
     common = ["--json", "--quiet", "--backend", "numpy", *options, *sources]
     code, out, err = run(capsys, "score", *common)
-    fault = wrong_error(code, out, err, sources, names) if code else err or wrong_scores(out, sources)
+    fault = wrong_failure(code, out, err, sources, names) if code else err
+    fault = fault or (wrong_scores(out, sources) if out else None)
     if fault:
         return f"score: {fault}"
     inspected, out, err = run(capsys, "inspect", *common)
-    fault = wrong_error(inspected, out, err, sources, names) if inspected else err or _not_json(out)
+    fault = wrong_failure(inspected, out, err, sources, names) if inspected else err or _not_json(out)
     unsound = "NaN or infinity" in err or "overflow" in err  # of tensors that score has no use for
     if fault is None and inspected and not code and not unsound:
         fault = f"refuses what score accepts: {err}"
     if fault:
         return f"inspect: {fault}"
     code, out, err = run(capsys, "prune", "--iterations", "2", *common)
-    fault = wrong_error(code, out, err, sources, names) if code else err or wrong_prunings(out)
+    fault = wrong_failure(code, out, err, sources, names) if code else err
+    fault = fault or (wrong_prunings(out) if out else None)
     return f"prune: {fault}" if fault else None
 
 
@@ -90,6 +92,17 @@ def scores(capsys: pytest.CaptureFixture[str], *sources: Path) -> list[dict[str,
     """Return the layers of the document, or None if there is none."""
     code, out, _ = run(capsys, "score", "--json", "--quiet", "--backend", "numpy", *sources)
     return json.loads(out)["layers"] if code == 0 else None
+
+
+def wrong_failure(code: int | str, out: str, err: str, sources: tuple[Path, ...], names: str = "") -> str | None:
+    """Say why a failure is not reported as it should be: of everything, or of layers that the document names."""
+    if not out:
+        return wrong_error(code, out, err, sources, names)
+    failed = None if _not_json(out) else json.loads(out).get("failed")
+    if not failed or len(failed) != err.count("\n"):
+        return f"ended with {code}, {out[:80]!r} on stdout and {failed} failed, {err[:300]!r} on stderr"
+    faults = (wrong_error(code, "", line, sources, names) for line in err.splitlines(keepends=True))
+    return next(filter(None, faults), None)
 
 
 def wrong_error(code: int | str, out: str, err: str, sources: tuple[Path, ...], names: str = "") -> str | None:
@@ -168,7 +181,7 @@ def wrong_prunings(out: str) -> str | None:
 
 
 def _array(part: dict[str, Any]) -> np.ndarray:
-    if part["dtype"] not in DTYPES:
+    if part["dtype"] not in DTYPES or len(part["shape"]) > 64:  # NumPy knows no more axes
         return np.empty(0)
     return np.frombuffer(part["data"], DTYPES[part["dtype"]]).reshape(part["shape"])
 

@@ -7,6 +7,7 @@ from wncore.experts.expansion import ExpandSpec
 from wncore.experts.fitting import ClusterSpec, Projection, fit_routing
 from wncore.experts.layers import expand_layers
 from wncore.experts.router import Router
+from wncore.layers.activations import open_layers
 from wncore.pruning.methods import PruneSpec
 from wncore.pruning.patterns import parse_pattern
 from wncore.reference import NumpyBackend
@@ -63,7 +64,9 @@ def expanded(layers, backend, k=4, pattern="0.5", controls=False, prior=0.25, ri
     numbers = k if isinstance(k, tuple) else (k,)
     spec = ExpandSpec(numbers, prune, clusters or ClusterSpec(), prior, ridge, controls)
     layers = list(layers)
-    return list(expand_layers(layers, backend, [spec] * len(layers), **({"wasserstein": False} | settings)))
+    keys = ("skip_tokens", "holdout", "memory", "tick")
+    opened = open_layers(layers, backend, **{key: settings.pop(key) for key in keys if key in settings})
+    return list(expand_layers(opened, [spec] * len(layers), **({"wasserstein": False} | settings)))
 
 
 def expanded_one(layer, backend, *arguments, **settings):

@@ -9,6 +9,7 @@ from strategies import SEEDS
 
 from wncore.dumps import open_dump
 from wncore.experts.association import association, associations, predictors
+from wncore.layers.activations import open_layer
 from wncore.reference import NumpyBackend
 from wncore.scoring import score_layer
 
@@ -86,11 +87,11 @@ def test_a_resample_without_variance_explains_nothing():
 
 def test_each_predictor_is_associated(dump):
     layer = open_dump(dump).layers["a.10.up"]
-    dense = score_layer(layer, NumpyBackend(), pairs=0)
+    dense = score_layer(open_layer(layer, NumpyBackend()), pairs=0)
     gain = 1 + dense.std**2
     found = associations(gain, dense)
     assert list(found) == ["wasserstein", "mean", "variance", "skewness", "excess_kurtosis", "weight_norm"]
     np.testing.assert_allclose([found["variance"].r_squared, found["variance"].slope], 1, rtol=1e-12)
     assert found["skewness"] == association(gain, dense.skewness, seed=0)
-    without = score_layer(open_dump(dump).layers["a.9.up"], NumpyBackend(), pairs=0)
+    without = score_layer(open_layer(open_dump(dump).layers["a.9.up"], NumpyBackend()), pairs=0)
     assert "weight_norm" not in predictors(without)

@@ -9,6 +9,7 @@ import wncore
 from wncore.calibration import calibrate
 from wncore.dumps import open_dump, write_dump
 from wncore.errors import DumpError, InputError, NonFiniteError
+from wncore.layers.activations import open_layer
 
 D = 6
 
@@ -33,7 +34,7 @@ def inputs(tokens=200, dtype=np.float64):
 @pytest.mark.parametrize("memory", [2**20, 2**30])
 def test_the_last_tenth_judges(tmp_path, backend, dtype, memory):
     x = inputs(50_000, dtype)
-    found = calibrate(layer_of(tmp_path, {"input": x}), backend, memory=memory)
+    found = calibrate(open_layer(layer_of(tmp_path, {"input": x}), backend, memory=memory))
     wide = x.astype(np.float64)
     assert (found.tokens, found.holdout_tokens) == (45_000, 5_000)
     tolerance = {"rtol": 1e-12} if dtype is np.float64 else {"rtol": 1e-5, "atol": 0.1}
@@ -47,7 +48,7 @@ def test_padding_and_skipped_tokens_stay_out(tmp_path, backend):
     mask = np.ones(40, np.uint8)
     mask[7] = 0
     layer = layer_of(tmp_path, {"input": x, "tokens.mask": mask}, sequence_length=10)
-    found = calibrate(layer, backend, holdout=0.25, skip_tokens=2)
+    found = calibrate(open_layer(layer, backend, holdout=0.25, skip_tokens=2))
     kept = x[(mask == 1) & (np.arange(40) % 10 >= 2)]
     assert (found.tokens, found.holdout_tokens) == (23, 8)
     np.testing.assert_allclose(found.gram + found.holdout, kept.T @ kept, rtol=1e-12)
@@ -56,49 +57,49 @@ def test_padding_and_skipped_tokens_stay_out(tmp_path, backend):
 
 def test_no_holdout_uses_every_token(tmp_path, backend):
     x = inputs(30)
-    found = calibrate(layer_of(tmp_path, {"input": x}), backend, holdout=0)
+    found = calibrate(open_layer(layer_of(tmp_path, {"input": x}), backend, holdout=0))
     assert (found.tokens, found.holdout, found.holdout_tokens) == (30, None, 0)
     np.testing.assert_allclose(found.gram, x.T @ x, rtol=1e-12)
 
 
 def test_a_holdout_keeps_at_least_one_token(tmp_path, backend):
-    assert calibrate(layer_of(tmp_path, {"input": inputs(4)}), backend).holdout_tokens == 1
+    assert calibrate(open_layer(layer_of(tmp_path, {"input": inputs(4)}), backend)).holdout_tokens == 1
     with pytest.raises(InputError, match=r"has 3 tokens; with --holdout 0\.9 fewer than 2 are left"):
-        calibrate(layer_of(tmp_path / "b", {"input": inputs(3)}), backend, holdout=0.9)
+        calibrate(open_layer(layer_of(tmp_path / "b", {"input": inputs(3)}), backend, holdout=0.9))
 
 
 @pytest.mark.parametrize("holdout", [-0.1, 1.0, float("nan")])
 def test_holdout_is_a_share(tmp_path, backend, holdout):
     with pytest.raises(InputError, match=r"lies in \[0, 1\)"):
-        calibrate(layer_of(tmp_path, {"input": inputs()}), backend, holdout=holdout)
+        calibrate(open_layer(layer_of(tmp_path, {"input": inputs()}), backend, holdout=holdout))
 
 
 def test_nan_in_the_input_is_named(tmp_path, backend):
     x = inputs()
     x[150, 2] = np.inf
     with pytest.raises(NonFiniteError, match=r"l\.input holds NaN or infinity: 1 of .* token 150, channel 2"):
-        calibrate(layer_of(tmp_path, {"input": x}), backend)
+        calibrate(open_layer(layer_of(tmp_path, {"input": x}), backend))
 
 
 def test_squares_that_overflow_are_an_error(tmp_path, backend):
     with pytest.raises(NonFiniteError, match="the squares of its inputs overflow float64"):
-        calibrate(layer_of(tmp_path, {"input": inputs() * 1e200}), backend)
+        calibrate(open_layer(layer_of(tmp_path, {"input": inputs() * 1e200}), backend))
 
 
 def test_rank_and_condition(tmp_path, backend):
     x = inputs()
-    found = calibrate(layer_of(tmp_path, {"input": x}), backend, holdout=0)
+    found = calibrate(open_layer(layer_of(tmp_path, {"input": x}), backend, holdout=0))
     unit = x / np.sqrt((x**2).sum(axis=0))
     assert found.rank == D
     assert found.condition(0.0) == pytest.approx(np.linalg.cond(unit) ** 2)
     assert found.condition(0.5) == pytest.approx(np.linalg.cond(unit.T @ unit + 0.5 * np.eye(D)))
     x[:, 3] = x[:, 1] - 2 * x[:, 2]
     x[:, 5] = 0
-    found = calibrate(layer_of(tmp_path / "b", {"input": x}), backend, holdout=0)
+    found = calibrate(open_layer(layer_of(tmp_path / "b", {"input": x}), backend, holdout=0))
     assert found.rank == D - 2
     assert found.condition(0.0) > 1e12
     x = inputs(3)
-    assert calibrate(layer_of(tmp_path / "c", {"input": x}), backend, holdout=0).rank == 3
+    assert calibrate(open_layer(layer_of(tmp_path / "c", {"input": x}), backend, holdout=0)).rank == 3
 
 
 def gram(dtype=np.float64):
@@ -106,10 +107,10 @@ def gram(dtype=np.float64):
 
 
 def test_a_stored_gram_matrix_stands_in_for_the_input(tmp_path, backend):
-    found = calibrate(layer_of(tmp_path, {"gram": gram()}, gram_tokens={"l": 200}), backend)
+    found = calibrate(open_layer(layer_of(tmp_path, {"gram": gram()}, gram_tokens={"l": 200}), backend))
     assert (found.tokens, found.holdout, found.holdout_tokens) == (200, None, 0)
     np.testing.assert_allclose(found.gram, gram(), rtol=1e-14)
-    assert calibrate(layer_of(tmp_path / "b", {"gram": gram(ml_dtypes.bfloat16)}), backend).tokens is None
+    assert calibrate(open_layer(layer_of(tmp_path / "b", {"gram": gram(ml_dtypes.bfloat16)}), backend)).tokens is None
 
 
 def changed(i, j, value):
@@ -129,12 +130,12 @@ def changed(i, j, value):
 )
 def test_what_is_no_gram_matrix_is_refused(tmp_path, backend, h, error, says):
     with pytest.raises(error, match=says):
-        calibrate(layer_of(tmp_path, {"gram": h}), backend)
+        calibrate(open_layer(layer_of(tmp_path, {"gram": h}), backend))
 
 
 def test_neither_input_nor_gram(tmp_path, backend):
     with pytest.raises(InputError, match="neither input nor gram"):
-        calibrate(layer_of(tmp_path, {"weight": np.ones((2, D))}), backend)
+        calibrate(open_layer(layer_of(tmp_path, {"weight": np.ones((2, D))}), backend))
 
 
 def test_a_gram_matrix_may_be_shared_like_an_input(tmp_path):

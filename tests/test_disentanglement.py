@@ -13,6 +13,7 @@ from wncore.dumps import open_dump, write_dump
 from wncore.errors import InputError, ShapeError
 from wncore.experts.disentanglement import change, changes, disentangle, wasserstein_neurons
 from wncore.fast import NumbaBackend
+from wncore.layers.activations import open_layer
 from wncore.scoring import score_layer
 from wncore.wasserstein import gaussian_distance
 
@@ -60,8 +61,10 @@ def layer_of(tmp_path):
 
 def judge(layer, experts, labels, backend=BACKENDS[1], **options):
     settings = {"pairs": PAIRS, "seed": SEED} | options
-    dense = score_layer(replace(layer, output=None), backend, skip_tokens=settings.get("skip_tokens", 0), pairs=PAIRS)
-    return disentangle(layer, experts, labels, backend, dense=dense, **settings)
+    reading = {key: settings.pop(key) for key in ("skip_tokens", "memory") if key in settings}
+    opened = open_layer(layer, backend, **reading)
+    dense = score_layer(opened.alone().within(2**30), pairs=PAIRS)
+    return disentangle(opened, experts, labels, dense=dense, **settings)
 
 
 def agree(found, expected, columns=COLUMNS, **tolerance):
@@ -119,9 +122,9 @@ def test_equals_loops_over_neurons_and_clusters(backend, layer_of, tensors, expe
 @backends
 def test_one_expert_with_the_dense_weights_is_the_layer_itself(backend, layer_of, tensors):
     layer = layer_of({name: tensor.astype(np.float32) for name, tensor in tensors.items()})
-    dense = score_layer(layer, backend, pairs=PAIRS, seed=SEED)
+    dense = score_layer(open_layer(layer, backend), pairs=PAIRS, seed=SEED)
     weights, labels = layer.weight.read()[None], np.zeros(TOKENS, np.int64)
-    found = disentangle(layer, weights, labels, backend, dense=dense, pairs=PAIRS, seed=SEED)
+    found = disentangle(open_layer(layer, backend), weights, labels, dense=dense, pairs=PAIRS, seed=SEED)
     np.testing.assert_array_equal(found.wasserstein_weighted, dense.wasserstein)
     np.testing.assert_array_equal(found.wasserstein_weighted_dense, dense.wasserstein)
     np.testing.assert_array_equal(found.difficulty_weighted, dense.mapping_difficulty)
@@ -236,8 +239,9 @@ def test_a_neuron_that_differs_on_one_token_is_constant_by_the_rule_for_layers(l
     w[:, 1] = np.geomspace(1e-6, 1, 60)
     x[5, 1] += 1e-9
     layer = layer_of({"l.input": x, "l.weight": w})
-    dense = score_layer(layer, BACKENDS[1], pairs=0)
-    found = disentangle(layer, w[None], np.zeros(400, np.int64), BACKENDS[1], dense=dense, pairs=0)
+    opened = open_layer(layer, BACKENDS[1])
+    dense = score_layer(opened, pairs=0)
+    found = disentangle(opened, w[None], np.zeros(400, np.int64), dense=dense, pairs=0)
     assert 5 < dense.constant.sum() < 55
     np.testing.assert_array_equal(np.isnan(found.wasserstein_weighted), dense.constant)
 
@@ -264,9 +268,9 @@ def test_what_does_not_fit_is_refused(layer_of, tensors, experts, labels):
         judge(layer, experts, labels[1:])
     with pytest.raises(InputError, match="has 4 experts; got labels from 0 to 4"):
         judge(layer, experts[:4], labels)
-    dense = score_layer(layer, BACKENDS[1])
+    dense = score_layer(open_layer(layer, BACKENDS[1]))
     with pytest.raises(InputError, match="l has no input or no weight"):
-        disentangle(replace(layer, input=None), experts, labels, BACKENDS[1], dense=dense)
+        disentangle(open_layer(replace(layer, input=None), BACKENDS[1]), experts, labels, dense=dense)
 
 
 # ---- the summary
@@ -274,8 +278,7 @@ def test_what_does_not_fit_is_refused(layer_of, tensors, experts, labels):
 
 def test_changes_are_those_of_all_neurons_and_of_the_most_entangled(layer_of, tensors, experts, labels):
     layer = layer_of(tensors)
-    dense = score_layer(layer, NumbaBackend(threads=1), pairs=PAIRS)
-    found = judge(layer, experts, labels)
+    dense, found = score_layer(open_layer(layer, NumbaBackend(threads=1)), pairs=PAIRS), judge(layer, experts, labels)
     top = wasserstein_neurons(dense)
     assert top.tolist() == [int(np.nanargmax(dense.wasserstein))]  # 3 % of 39
     summary = changes(dense, found)

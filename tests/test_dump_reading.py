@@ -10,7 +10,7 @@ from rawfile import layout, write
 from safetensors.numpy import load_file
 
 from wncore.dumps import open_dump
-from wncore.dumps.dump import scorable_layers
+from wncore.dumps.selection import choose
 from wncore.dumps.tensor import as_floats, finite
 from wncore.errors import DumpError
 
@@ -134,13 +134,16 @@ class TestNames:
 
     def test_a_layer_with_an_input_only_is_refused_when_it_is_to_be_scored(self, tmp_path):
         dump = open_dump(write(tmp_path / "a.safetensors", {"fc.input": X, "other.output": Y}))
+        found = choose(dump, ["fc", "other"], "scorable")
+        assert [layer.name for layer in found.ready] == ["other"]
+        assert [failure.name for failure in found.failed] == ["fc"]
         with pytest.raises(DumpError, match="fc has an input but no weight and no output"):
-            scorable_layers(dump, ["fc", "other"])
+            choose(dump, ["fc"], "scorable")
 
     def test_weights_alone_are_refused_when_they_are_to_be_scored(self, tmp_path):
         dump = open_dump(write(tmp_path / "a.safetensors", {"fc.weight": W}))
         with pytest.raises(DumpError, match="holds weights but no activations of fc"):
-            scorable_layers(dump, ["fc"])
+            choose(dump, ["fc"], "scorable")
 
 
 class TestShapes:

@@ -12,12 +12,12 @@ from wncore.errors import OutputExistsError
 from wncore.experts.association import associations
 from wncore.experts.disentanglement import changes, disentangle
 from wncore.fast import NumbaBackend
+from wncore.layers.activations import open_layer
 from wncore.scoring import score_layer
 from wncore_cli import expand_plots, plots
 
 pytest.importorskip("matplotlib")
 BACKEND = NumbaBackend(threads=1)
-WORK = {"skip_tokens": 0, "memory": 2**24}
 HOSTILE = "a.$x^{$.\x1b[31m\n../up"
 
 
@@ -47,12 +47,12 @@ def expand(tmp_path):
         w = w if dense_weights is None else dense_weights
         write_dump(tmp_path / "l.safetensors", {f"{name}.input": x, f"{name}.weight": w}, force=True)
         layer = only(open_dump(tmp_path / "l.safetensors"))
-        dense = score_layer(layer, BACKEND, pairs=pairs)
+        dense = score_layer(open_layer(layer, BACKEND), pairs=pairs)
         found = []
         for k in runs:
             labels = rng.integers(0, k, 200)
             experts = w * (rng.random((k, *w.shape)) < 0.5)
-            judged = disentangle(layer, experts, labels, BACKEND, dense=dense, pairs=pairs)
+            judged = disentangle(open_layer(layer, BACKEND), experts, labels, dense=dense, pairs=pairs)
             gain = rng.uniform(1, 2, len(w))
             counts = np.bincount(labels, minlength=k)
             found.append(Run(name, experts, labels, counts, dense, judged, gain, gain + 1))
@@ -72,12 +72,12 @@ def draw(tmp_path, monkeypatch):
         figures[len(figures)] = figure
         save(figure, path, **options | {"dpi": 20})
 
-    def call(layer, runs, **work):
+    def call(layer, runs, neurons=()):
         figures.clear()
         (files,) = plots.targets(tmp_path / "pictures", [layer.name], True, expand_plots.KINDS)
         for path in files.values():
             path.unlink(missing_ok=True)
-        expand_plots.draw(layer, runs, BACKEND, WORK | work, files, False)
+        expand_plots.draw(open_layer(layer, BACKEND), runs, neurons, files, False)
         drawn = [kind for kind, path in files.items() if path.exists()]
         assert all(files[kind].read_bytes().startswith(b"\x89PNG") for kind in drawn)
         return dict(zip(drawn, figures.values(), strict=True))
@@ -175,5 +175,5 @@ def test_pictures_are_not_overwritten_unasked(expand, tmp_path):
     (files,) = plots.targets(tmp_path / "pictures", ["l"], False, expand_plots.KINDS)
     files["improvement"].write_bytes(b"mine")
     with pytest.raises(OutputExistsError):
-        expand_plots.draw(layer, runs, BACKEND, WORK, files, False)
+        expand_plots.draw(open_layer(layer, BACKEND), runs, (), files, False)
     assert files["improvement"].read_bytes() == b"mine"

@@ -12,6 +12,7 @@ from wncore.experts.fitting import ClusterSpec
 from wncore.experts.losses import expert_errors, relative_improvement
 from wncore.experts.pruned import prune_experts
 from wncore.layer_pruning import prune_layer
+from wncore.layers.activations import open_layer
 from wncore.pruning.damping import chosen_ridge
 from wncore.pruning.methods import METHODS, PruneSpec, prune
 from wncore.pruning.patterns import Unstructured, parse_pattern
@@ -39,9 +40,10 @@ def test_one_expert_is_plain_pruning_to_the_bit(tmp_path, backend, method, patte
     x, w = clustered(200)[0].astype(dtype), weights(dtype=dtype)
     (layer,) = dump_of(tmp_path, {"input": x, "weight": w}).values()
     spec = {"method": method, "group": "row"} if pattern == Unstructured(SHARES) else {"method": method}
-    (plain,) = prune_layer(layer, backend, PruneSpec((pattern,), **spec), wasserstein=False)
-    sums = sum_clusters(layer, backend)
-    pruned = prune_experts(layer, layer.weight.read(), sums, PruneSpec((pattern,), **spec), backend, prior=0.25)
+    (plain,) = prune_layer(open_layer(layer, backend), PruneSpec((pattern,), **spec), wasserstein=False)
+    sums = sum_clusters(open_layer(layer, backend))
+    opened = open_layer(layer, backend)
+    pruned = prune_experts(opened, layer.weight.read(), sums, PruneSpec((pattern,), **spec), prior=0.25)
     (one,) = pruned.weights
     assert one.dtype == plain.weight.dtype
     assert one[0].tobytes() == plain.weight.tobytes()
@@ -77,9 +79,9 @@ def test_a_run_with_one_expert_is_plain_pruning_whatever_the_settings(tmp_path, 
     tensors = {"input": x, "weight": weights(), "tokens.mask": mask}
     (layer,) = dump_of(tmp_path, tensors, sequence_length=30).values()
     run = expanded_one(layer, NUMBA, 1, "0.6", **settings)
-    reading = {key: settings[key] for key in ("holdout", "skip_tokens", "ridge", "memory") if key in settings}
+    reading = {key: settings[key] for key in ("holdout", "skip_tokens", "memory") if key in settings}
     spec = PruneSpec((Unstructured(0.6),), **settings.get("prune", {}))
-    (plain,) = prune_layer(layer, NUMBA, spec, wasserstein=False, **reading)
+    (plain,) = prune_layer(open_layer(layer, NUMBA, **reading), spec, ridge=settings.get("ridge"), wasserstein=False)
     assert run.weights.tobytes() == plain.weight.tobytes()
     assert (run.ridge.item(), run.raised.item(), run.zeros.item()) == (plain.ridge, plain.raised, plain.zeros)
     assert (run.tokens_per_expert.item(), run.holdout_per_expert.item()) == (plain.tokens, plain.holdout_tokens)
@@ -190,8 +192,8 @@ def test_n_of_m_is_kept_in_every_expert(layer, method):
 def test_neurons_with_a_sparsity_of_their_own(layer, backend):
     w, spec = weights(), PruneSpec((Unstructured((0.0, 0.75) * 4),), group="row")
     labels = clustered()[1]
-    sums = sum_clusters(layer, backend, labels, 4)
-    (found,) = prune_experts(layer, w, sums, spec, backend, prior=0.25).weights
+    sums = sum_clusters(open_layer(layer, backend), labels, 4)
+    (found,) = prune_experts(open_layer(layer, backend), w, sums, spec, prior=0.25).weights
     for expert in found:
         assert expert[::2].tobytes() == w[::2].tobytes()
         np.testing.assert_array_equal((expert[1::2] == 0).sum(axis=1), 9)
@@ -249,9 +251,11 @@ def test_no_expert_is_all_zero_however_few_its_tokens(layer, backend, method, pr
     """Clusters of none, of one token, of fewer than there are inputs, and of all the rest."""
     labels = np.full(300, 3)
     labels[[5, 7, 11, 13]] = [1, 2, 2, 2]
-    sums = sum_clusters(layer, backend, labels, 4)
+    sums = sum_clusters(open_layer(layer, backend), labels, 4)
     np.testing.assert_array_equal(sums.tokens, [0, 1, 3, 266])
-    pruned = prune_experts(layer, weights(), sums, PruneSpec((Unstructured(0.8),), method), backend, prior=prior)
+    pruned = prune_experts(
+        open_layer(layer, backend), weights(), sums, PruneSpec((Unstructured(0.8),), method), prior=prior
+    )
     (found,) = pruned.weights
     assert np.isfinite(found.astype(float)).all()
     np.testing.assert_array_equal((found == 0).sum(axis=(1, 2)), 76)
@@ -264,10 +268,10 @@ def test_no_expert_is_all_zero_however_few_its_tokens(layer, backend, method, pr
 
 def test_an_empty_cluster_has_the_expert_of_the_whole_layer(layer):
     labels = np.repeat([0, 2], 150)
-    sums = sum_clusters(layer, NUMPY, labels, 3)
+    sums = sum_clusters(open_layer(layer, NUMPY), labels, 3)
     spec = PruneSpec((Unstructured(0.5),))
-    found = prune_experts(layer, weights(), sums, spec, NUMPY, prior=0.25)
-    plain = prune_experts(layer, weights(), sum_clusters(layer, NUMPY), spec, NUMPY, prior=0.25)
+    found = prune_experts(open_layer(layer, NUMPY), weights(), sums, spec, prior=0.25)
+    plain = prune_experts(open_layer(layer, NUMPY), weights(), sum_clusters(open_layer(layer, NUMPY)), spec, prior=0.25)
     np.testing.assert_allclose(found.weights[0][1], plain.weights[0][0], rtol=1e-5, atol=1e-6)
     assert found.ridge[1] == pytest.approx(chosen_ridge(270, 12))
 

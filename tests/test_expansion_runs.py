@@ -14,6 +14,7 @@ from wncore.experts.fitting import ClusterSpec
 from wncore.experts.layers import check_expandable, expand_layers
 from wncore.experts.pruned import experts_at_once
 from wncore.experts.runs import thinned
+from wncore.layers.activations import open_layer, open_layers
 from wncore.pruning.methods import PruneSpec
 from wncore.pruning.patterns import Unstructured
 from wncore.wasserstein import gaussian_distance
@@ -61,7 +62,7 @@ def test_each_layer_by_a_spec_of_its_own(tmp_path):
     tensors = {"up.input": clustered()[0], "up.weight": weights(), "gate.weight": weights(5)}
     gate, up = dump_of(tmp_path, tensors, shared_inputs={"gate": "up"}).values()
     specs = [ExpandSpec((3,), replace(HALF, patterns=(Unstructured(s),))) for s in (0.25, 0.75)]
-    found = [run for (run,) in expand_layers([gate, up], NUMBA, specs, wasserstein=False)]
+    found = [run for (run,) in expand_layers(open_layers([gate, up], NUMBA), specs, wasserstein=False)]
     assert [run.zeros.tolist() for run in found] == [[15] * 3, [72] * 3]
     assert found[0].router is found[1].router
 
@@ -230,27 +231,26 @@ def test_a_layer_needs_inputs_and_weights(layer, lost):
 
 def test_experts_that_do_not_fit_into_memory_are_refused_before_any_work(layer):
     with pytest.raises(MemoryBudgetError, match="l: 5000 experts of 8 neurons and 12 inputs take about 29 MiB"):
-        experts_at_once(layer, HALF.patterns, 5000, 2**20)
-    reading = {"holdout": 0.1, "skip_tokens": 0}
+        experts_at_once(open_layer(layer, NUMBA, memory=2**20), HALF.patterns, 5000)
     spec = ExpandSpec((1, 100, 200), HALF, controls=True)
-    check_expandable(layer, spec, **reading, memory=2**21, spool=True)
+    check_expandable(open_layer(layer, NUMBA, memory=2**21), spec, spool=True)
     with pytest.raises(MemoryBudgetError, match="l: 200 experts"):  # all that wait in memory are counted
-        check_expandable(layer, spec, **reading, memory=2**20)
+        check_expandable(open_layer(layer, NUMBA, memory=2**20), spec)
     spec = ExpandSpec((2,), PruneSpec((Unstructured((0.5, 0.5)),), group="row"))
     with pytest.raises(ShapeError, match="there are 2 sparsities for 8 neurons"):
-        check_expandable(layer, spec, **reading, memory=2**30)
+        check_expandable(open_layer(layer, NUMBA), spec)
 
 
 @pytest.mark.parametrize("k", [1, 7, 64])
 def test_what_is_said_to_fit_does(layer, k):
     """The memory that the message names is enough, and a MiB less is not."""
     with pytest.raises(MemoryBudgetError) as told:
-        experts_at_once(layer, HALF.patterns, 4000 * k, 2**18)
+        experts_at_once(open_layer(layer, NUMBA, memory=2**18), HALF.patterns, 4000 * k)
     enough = int(str(told.value).split("--memory ")[1].split("MiB")[0]) * 2**20
-    assert experts_at_once(layer, HALF.patterns, 4000 * k, enough) >= 1
+    assert experts_at_once(open_layer(layer, NUMBA, memory=enough), HALF.patterns, 4000 * k) >= 1
     with pytest.raises(MemoryBudgetError):
-        experts_at_once(layer, HALF.patterns, 4000 * k, enough - 2**20)
-    assert experts_at_once(layer, HALF.patterns, k, 2**30) == k
+        experts_at_once(open_layer(layer, NUMBA, memory=enough - 2**20), HALF.patterns, 4000 * k)
+    assert experts_at_once(open_layer(layer, NUMBA), HALF.patterns, k) == k
 
 
 def test_more_experts_than_calibration_tokens_are_refused(layer):

@@ -5,7 +5,9 @@ import pytest
 from dump_samples import only
 
 from wncore.dumps import open_dump, write_dump
+from wncore.layers.activations import open_layer
 from wncore.mapping import draw_mapping, draw_within
+from wncore.reference import NumpyBackend
 
 TOKENS, SEED = 300, 3
 
@@ -26,7 +28,7 @@ def test_pairs_stay_within_their_cluster_and_each_gets_its_share(layer, inputs, 
     labels = np.random.default_rng(1).choice([0, 0, 0, 1, 3], TOKENS)
     labels[17] = 4
     clusters = [np.flatnonzero(labels == c) for c in range(5)]
-    found = draw_within(layer.input, layer.tokens(), clusters, pairs, SEED, 2**20)
+    found = draw_within(open_layer(layer, NumpyBackend(), memory=2**20), clusters, pairs, SEED)
     for one, members in zip(found, clusters, strict=True):
         ends = np.concatenate([one.pairs.left, one.pairs.right])
         assert len(set(ends.tolist())) == len(ends) == 2 * min(pairs * len(members) // TOKENS, len(members) // 2)
@@ -36,8 +38,8 @@ def test_pairs_stay_within_their_cluster_and_each_gets_its_share(layer, inputs, 
 
 
 def test_one_cluster_has_the_pairs_of_the_layer(layer):
-    (one,) = draw_within(layer.input, layer.tokens(), [np.arange(TOKENS)], 200, SEED, 2**20)
-    whole = draw_mapping(layer.input, layer.tokens(), 200, SEED, 2**20).true
+    (one,) = draw_within(open_layer(layer, NumpyBackend(), memory=2**20), [np.arange(TOKENS)], 200, SEED)
+    whole = draw_mapping(open_layer(layer, NumpyBackend(), memory=2**20), 200, SEED).true
     np.testing.assert_array_equal(one.pairs.left, whole.pairs.left)
     np.testing.assert_array_equal(one.pairs.right, whole.pairs.right)
     np.testing.assert_array_equal(one.distances, whole.distances)
@@ -48,6 +50,6 @@ def test_pairs_of_equal_inputs_are_dropped_in_their_cluster(tmp_path, inputs):
     write_dump(tmp_path / "e.safetensors", {"l.input": inputs, "l.weight": np.ones((2, 6))})
     layer = only(open_dump(tmp_path / "e.safetensors"))
     clusters = [np.arange(100), np.arange(100, TOKENS)]
-    equal, rest = draw_within(layer.input, layer.tokens(), clusters, TOKENS, SEED, 2**20)
+    equal, rest = draw_within(open_layer(layer, NumpyBackend(), memory=2**20), clusters, TOKENS, SEED)
     assert (len(equal.pairs.left), equal.pairs.dropped) == (0, 50)
     assert (len(rest.pairs.left), rest.pairs.dropped) == (100, 0)

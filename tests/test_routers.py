@@ -13,6 +13,7 @@ from wncore.errors import InputError, MemoryBudgetError, NonFiniteError
 from wncore.experts.fitting import ClusterSpec, Projection, fit_routing, project_inputs, random_routing
 from wncore.experts.router import Router
 from wncore.experts.tokens import label_tokens, project_tokens
+from wncore.layers.activations import open_layer
 from wncore.sums import sum_clusters
 
 NUMPY, NUMBA = BACKENDS
@@ -21,8 +22,8 @@ backends = pytest.mark.parametrize("backend", BACKENDS, ids=lambda backend: back
 
 def fitted(layer, backend, k=4, spec=None, holdout=0.1, **reading):
     """Fit a router to a layer of a dump."""
-    spec, sums = spec or ClusterSpec(), sum_clusters(layer, backend, holdout=holdout, **reading)
-    projection = project_inputs(layer, backend, sums, spec, holdout=holdout, **reading)
+    spec, opened = spec or ClusterSpec(), open_layer(layer, backend, holdout=holdout, **reading)
+    projection = project_inputs(opened, sum_clusters(opened), spec)
     return projection, fit_routing(projection, k, spec, backend)
 
 
@@ -45,7 +46,7 @@ def test_tokens_of_the_dump_get_the_labels_of_fitting_to_the_bit(tmp_path, backe
     layer = dump_of(tmp_path, {"input": x})["l"]
     _, routing = fitted(layer, backend, 7, ClusterSpec(components=3, restarts=2, balanced=balanced))
     assert routing.experts > 1
-    np.testing.assert_array_equal(label_tokens(layer, backend, routing.router), routing.labels)
+    np.testing.assert_array_equal(label_tokens(open_layer(layer, backend), routing.router), routing.labels)
     if tokens <= 4096:  # all tokens in one product, as they are projected
         np.testing.assert_array_equal(routing.router.labels(x, backend), routing.labels)
 
@@ -130,7 +131,7 @@ def test_inputs_may_have_any_scale(tmp_path, backend, dtype, factor, balanced):
     x, blobs = clustered(dtype="float64")
     layer = dump_of(tmp_path, {"input": (factor * x).astype(dtype)})["l"]
     _, routing = fitted(layer, backend, spec=ClusterSpec(balanced=balanced))
-    np.testing.assert_array_equal(label_tokens(layer, backend, routing.router), routing.labels)
+    np.testing.assert_array_equal(label_tokens(open_layer(layer, backend), routing.router), routing.labels)
     if not balanced:
         assert same_partition(routing.labels, blobs)
         assert routing.inertia < 0.05
@@ -164,8 +165,8 @@ def test_projections_that_do_not_fit_into_memory_are_refused(tmp_path):
     layer = dump_of(tmp_path, {"input": clustered(5000)[0]})["l"]
     base = Router(np.zeros(12, np.float32), np.ones((11, 12), np.float32), np.zeros((1, 11), np.float32))
     with pytest.raises(MemoryBudgetError, match=r"5000 tokens take 0 MiB of the 0 allowed; give --memory 1MiB"):
-        project_tokens(layer, NUMPY, base, memory=2**18)
-    assert project_tokens(layer, NUMPY, base, memory=2**19).shape == (5000, 11)
+        project_tokens(open_layer(layer, NUMPY, memory=2**18), base)
+    assert project_tokens(open_layer(layer, NUMPY, memory=2**19), base).shape == (5000, 11)
 
 
 # ---- merging

@@ -36,7 +36,7 @@ class Backend(Protocol):
     dtypes: ClassVar[tuple[str, ...]]
 
     def asarray(self, x: Any, dtype: str) -> Array:
-        """Take a NumPy array over: floats become `dtype`, integers int64. May share memory with x."""
+        """Take over a NumPy array, or one of its own: floats become `dtype`, integers int64; may share its memory."""
         ...
 
     def to_numpy(self, x: Array) -> Any:
@@ -45,6 +45,10 @@ class Backend(Protocol):
 
     def gaussian_distance(self, y: Array) -> Array:
         """`wncore.wasserstein.gaussian_distance`: (n, m) -> (m,) float64."""
+        ...
+
+    def choose_edges(self, y: Array, bins: int) -> Array:
+        """`wncore.histograms.choose_edges`: (n, m) -> (m, bins + 1) float64."""
         ...
 
     def histogram(self, y: Array, edges: Array) -> tuple[Array, Array, Array]:

@@ -4,11 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wncore.backend import Backend
-from wncore.dumps.layer import Layer
-from wncore.dumps.tensor import UNIT, Tensor
+from wncore.dumps.tensor import UNIT
 from wncore.errors import InputError
-from wncore.inputs import Tick
+from wncore.layers.activations import Activations
+from wncore.matrix import Matrix
 from wncore.normal import Float
 from wncore.sums import sum_clusters
 
@@ -38,16 +37,8 @@ class Calibration:
         return float(high / low) if low > 0 else np.inf
 
 
-def calibrate(
-    layer: Layer,
-    backend: Backend,
-    *,
-    holdout: float = 0.1,
-    skip_tokens: int = 0,
-    memory: int = 2**30,
-    tick: Tick = lambda count: None,
-) -> Calibration:
-    """Read a layer's inputs once and sum them up; the last share `holdout` of the tokens apart from the others.
+def calibrate(activations: Activations) -> Calibration:
+    """Read a layer's inputs once and sum them up; the tokens held out apart from the others.
 
     Without inputs, the dump's Gram matrix is taken.
 
@@ -60,21 +51,22 @@ def calibrate(
     WncoreError
         As `sum_clusters`.
     """
+    layer = activations.layer
     if layer.input is None:
         if layer.gram is None:
             raise InputError(f"{layer.name} has neither input nor gram; capture one of them")
-        if skip_tokens:
+        if activations.skipped:
             raise InputError(f"{layer.name}: no token can be left out of a sum; --skip-tokens needs the input itself")
         gram = read_gram(layer.gram)
         return Calibration(gram, layer.gram_tokens, None, 0, eigenvalues(gram))
-    sums = sum_clusters(layer, backend, holdout=holdout, skip_tokens=skip_tokens, memory=memory, tick=tick)
+    sums = sum_clusters(activations)
     kept_back = None if sums.holdout is None else sums.holdout[0]
     return Calibration(
         sums.grams[0], int(sums.tokens[0]), kept_back, int(sums.holdout_tokens[0]), eigenvalues(sums.grams[0])
     )
 
 
-def read_gram(tensor: Tensor) -> Float:
+def read_gram(tensor: Matrix) -> Float:
     """Read a stored Gram matrix: (d, d), made symmetric.
 
     Raises

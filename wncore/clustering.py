@@ -17,9 +17,9 @@ from threadpoolctl import threadpool_limits
 
 from wncore.backend import Array, Backend
 from wncore.errors import InputError
-from wncore.inputs import Tick
 from wncore.normal import Float
 from wncore.threads import cores
+from wncore.tick import Tick, idle
 
 SEEDING, SEEDING_CLUSTER = 2**12, 2**8
 """Points, drawn at random, among which centroids are seeded: so many at least, and for each cluster."""
@@ -87,7 +87,7 @@ def kmeans(
     restarts: int = 10,
     iterations: int = 300,
     tolerance: float = 1e-4,
-    tick: Tick = lambda count: None,
+    tick: Tick = idle,
 ) -> Clusters:
     """Cluster points by k-means, the best of several starts: (n, r) -> `Clusters`.
 

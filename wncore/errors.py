@@ -5,8 +5,10 @@
   x InputError             (also a ValueError)
     - DumpError
     - NonFiniteError
+    - TooFewTokensError
   x MemoryBudgetError      (also a MemoryError)
   x OutputExistsError      (also a FileExistsError)
+  x WriteError
   x BackendError
     - BackendNotFound      (also a LookupError)
     - BackendUnavailable   (also an ImportError)
@@ -14,6 +16,8 @@
 
 A message has three parts: what is wrong, what there is, what to type or do.
 """
+
+from collections.abc import Sequence
 
 
 class WncoreError(Exception):
@@ -36,12 +40,20 @@ class NonFiniteError(InputError):
     """A tensor holds NaN or infinity."""
 
 
+class TooFewTokensError(InputError):
+    """A layer is empty, or fewer than 2 of its tokens count: an expert of a mixture that no token was sent to."""
+
+
 class MemoryBudgetError(WncoreError, MemoryError):
     """The work does not fit into the memory that was allowed."""
 
 
 class OutputExistsError(WncoreError, FileExistsError):
     """The file to be written is there already."""
+
+
+class WriteError(WncoreError):
+    """Something could not be written: the disk is full, say."""
 
 
 class BackendError(WncoreError):
@@ -58,3 +70,12 @@ class BackendUnavailable(BackendError, ImportError):
 
 class BackendAmbiguous(BackendError):
     """Two distributions register one name."""
+
+
+def listed(names: Sequence[str], most: int = 10) -> str:
+    """List names for a message.
+
+    >>> listed(["a", "b", "c", "d"], most=2)
+    'a, b and 2 more'
+    """
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

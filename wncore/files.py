@@ -1,5 +1,6 @@
 """Writing so that nothing is lost: a new file appears whole, or the old one stays."""
 
+import errno
 import mmap
 import os
 import tempfile
@@ -11,7 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wncore.errors import InputError, OutputExistsError, WncoreError
+from wncore.errors import InputError, OutputExistsError, WncoreError, WriteError
+
+UNKNOWN = {errno.EPERM, errno.EACCES, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EROFS}
+"""What file systems answer that know no permissions, or no flushing. Nothing is lost by it; EIO, ENOSPC lose data."""
 
 
 def sweep_paths(path: Path, settings: Sequence[str]) -> list[Path]:
@@ -70,19 +74,26 @@ def replacing(path: Path, force: bool = False) -> Generator[Path, None, None]:
         yield temporary
         umask = os.umask(0)
         os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp is for the owner's eyes only
+        with _if_known():
+            temporary.chmod(0o666 & ~umask)  # mkstemp is for the owner's eyes only
         _flush(temporary)
         check_output(path, force)  # it may have appeared meanwhile
         temporary.replace(target)
-        with suppress(OSError):  # not every file system lets a folder be flushed
-            _flush(target.parent)
+        flush_folder(target.parent)
     except OSError as error:
         if isinstance(error, WncoreError):
             raise
-        raise WncoreError(f"{path} could not be written: {error.strerror or error}; nothing was changed") from error
+        raise WriteError(f"{path} could not be written: {error.strerror or error}; nothing was changed") from error
     finally:
         if temporary is not None:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):  # what was done, or what went wrong, is not undone by this
+                temporary.unlink(missing_ok=True)
+
+
+def flush_folder(path: Path) -> None:
+    """Flush the names in a folder to the disk, where its file system can."""
+    with suppress(OSError):
+        _flush(path)
 
 
 def _target(path: Path) -> Path:
@@ -93,9 +104,25 @@ def _target(path: Path) -> Path:
 def _flush(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        flush(handle)
     finally:
         os.close(handle)
+
+
+def flush(handle: int) -> None:
+    """Flush an open file to the disk, as far as its file system knows how to; that data were lost is an error."""
+    with _if_known():
+        os.fsync(handle)
+
+
+@contextmanager
+def _if_known() -> Generator[None, None, None]:
+    """Do without what a file system does not know."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in UNKNOWN:
+            raise
 
 
 def release(array: NDArray[Any]) -> None:
@@ -123,6 +150,6 @@ def spool(array: NDArray[Any], folder: Path) -> NDArray[Any]:
             file.flush()
             return np.memmap(file, array.dtype, "r", shape=array.shape)
     except OSError as error:
-        raise WncoreError(
+        raise WriteError(
             f"{folder} has no room for weights that wait to be saved: {error.strerror or error}"
         ) from error

@@ -8,13 +8,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from wncore.agreement import explain
 from wncore.backend import Backend
 from wncore.dumps.header import DTYPES
 from wncore.dumps.layer import Layer, Tokens
 from wncore.dumps.orientation import TRANSPOSED, transposed_values
 from wncore.dumps.tensor import CHUNK, UNIT
+from wncore.errors import TooFewTokensError
 from wncore.experts.files import ExpertFile
 from wncore.experts.packing import has_bits
+from wncore.failures import Fail, attempt
+from wncore.layers.activations import open_layer
 from wncore.norms import norms
 from wncore.outputs import Outputs
 
@@ -38,16 +42,36 @@ class Inspection:
     """Share of the outputs that are exactly zero."""
     lowest: float | None
     highest: float | None
+    rounding: str | None = None
+    """What explains a disagreement beyond the tolerance: "bfloat16", "TF32", ... (`wncore.agreement`)."""
+
+    @property
+    def agreement(self) -> str | None:
+        """Say how well output and input x weight agree; None if they do not, or cannot be compared."""
+        if self.disagreement is None or not (self.rounding or self.disagreement <= (self.tolerance or 0)):
+            return None
+        if self.rounding == "TF32":
+            return (
+                f"output and input x weight differ by {self.disagreement:.1g}, as products in TF32 do, whose factors "
+                f"have 11 bits; for float32 switch TF32 off where the dump is captured"
+            )
+        why = f", as rounding to {self.rounding} explains, which the bits of the output show; it was widened afterwards"
+        if self.rounding in (None, "cancellation"):
+            why = ", as far as rounding lets it: its terms nearly cancel" if self.rounding else ""
+        return f"output agrees with input x weight to {self.disagreement:.1g}{why}"
+
     transposed: bool = False
     """Whether the outputs are those of a square weight the other way round."""
+    idle: str | None = None
+    """Why there is nothing to compute: the layer is empty, or fewer than 2 tokens count."""
 
     @property
     def warnings(self) -> list[str]:
         """Say what is wrong, one sentence each."""
-        found = []
+        found = [self.idle] if self.idle else []
         if self.transposed:
             found.append(f"output and input x weight disagree, and fit if {TRANSPOSED}")
-        elif self.disagreement is not None and not self.disagreement <= (self.tolerance or 0):
+        elif self.disagreement is not None and self.agreement is None:
             found.append(
                 f"output and input x weight disagree: neuron {self.worst_neuron} by {self.disagreement:.2g} of its "
                 f"norm, and rounding explains {self.tolerance:.1g}; they are of different runs, or a bias is missing"
@@ -67,6 +91,18 @@ class Inspection:
         return found
 
 
+def survey_layer(layer: Layer, backend: Backend, memory: int, fail: Fail) -> Inspection:
+    """Inspect a layer, whatever is wrong with it; `fail` is told if nothing can be computed from it."""
+    nothing = Inspection(layer.name, layer.rows, 0, None, None, None, None, None, None)
+    with attempt(layer.name, fail):
+        try:
+            layer.check()
+            return inspect_layer(layer, backend, memory)
+        except TooFewTokensError as error:
+            return replace(nothing, idle=str(error))
+    return nothing
+
+
 def inspect_layer(layer: Layer, backend: Backend, memory: int = 2**30) -> Inspection:
     """Read a layer's tensors once and compare them.
 
@@ -77,14 +113,15 @@ def inspect_layer(layer: Layer, backend: Backend, memory: int = 2**30) -> Inspec
     """
     if not layer.scorable:
         return Inspection(layer.name, layer.rows, 0, None, None, None, None, None, None)
-    tokens = layer.tokens()
+    opened = open_layer(layer, backend, memory=memory // 2)
+    tokens = opened.tokens
     padding = layer.rows - tokens.count
     if layer.output is None:
         _check_finite(layer, tokens)
         return Inspection(layer.name, tokens.count, padding, None, None, None, None, None, None)
-    stored = Outputs(layer, tokens, backend, memory // 2)
+    stored = Outputs(opened)
     compare = layer.input is not None and layer.weight is not None
-    computed = Outputs(replace(layer, output=None), tokens, backend, memory // 2) if compare else None
+    computed = Outputs(opened.alone()) if compare else None
     m = layer.neurons
     zeros, lowest, highest, gap, norm = 0, np.inf, -np.inf, np.zeros(m), np.zeros(m)
     rows = max(1, min(2**14, memory // 32 // (8 * m)))
@@ -105,9 +142,13 @@ def inspect_layer(layer: Layer, backend: Backend, memory: int = 2**30) -> Inspec
     worst = int(np.argmax(relative))
     parts = [part.dtype for part in (layer.input, layer.weight, layer.bias, layer.output) if part is not None]
     tolerance = 16 * max(UNIT.get(dtype, 0.125) for dtype in parts)  # float8: one part in eight
+    rounding = None
+    if not relative[worst] <= tolerance:
+        rounding, explained = explain(opened.within(memory))
+        worst = worst if rounding else int(np.argmax(np.where(explained, -1.0, relative)))
     disagreement, crossed = float(relative[worst]), transposed_values(layer, tokens)
     return Inspection(
-        layer.name, tokens.count, padding, disagreement, worst, tolerance, share, lowest, highest, crossed
+        layer.name, tokens.count, padding, disagreement, worst, tolerance, share, lowest, highest, rounding, crossed
     )
 
 

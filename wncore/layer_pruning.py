@@ -2,19 +2,18 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wncore.backend import Backend
 from wncore.calibration import Calibration, calibrate
 from wncore.dumps.header import DTYPES
-from wncore.dumps.layer import Layer
 from wncore.dumps.orientation import check_orientation
 from wncore.dumps.tensor import computed_in, is_finite
-from wncore.errors import InputError, MemoryBudgetError, NonFiniteError
-from wncore.inputs import Tick
+from wncore.errors import MemoryBudgetError, NonFiniteError
+from wncore.failures import Fail, attempt, reraise
+from wncore.layers.activations import Activations
+from wncore.matrix import LinearLayer
 from wncore.normal import Float
 from wncore.outputs import Outputs
 from wncore.pruning.damping import PUBLISHED_RIDGE, chosen_ridge
@@ -22,9 +21,6 @@ from wncore.pruning.loss import relative_errors
 from wncore.pruning.methods import PruneSpec
 from wncore.pruning.patterns import Pattern
 from wncore.scoring import distances
-
-CALIBRATION = {"holdout", "skip_tokens", "memory", "tick"}
-"""Settings of `prune_layer` that `calibrate` takes, too."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,39 +80,36 @@ class LayerPruning:
 
 
 def prune_layers(
-    layers: Iterable[Layer], backend: Backend, specs: Iterable[PruneSpec], **settings: Any
+    opened: Iterable[Activations],
+    specs: Iterable[PruneSpec],
+    *,
+    ridge: float | None = None,
+    wasserstein: bool = True,
+    fail: Fail = reraise,
 ) -> Iterator[list[LayerPruning]]:
-    """Prune layer after layer, each by its spec, as `prune_layer`; neighbours with one input share its Gram matrix."""
-    recent: list[tuple[Layer, Calibration]] = []
-    skip = settings.get("skip_tokens", 0)
-    for layer, spec in zip(layers, specs, strict=True):
-        known = next((calibration for other, calibration in recent if same_inputs(layer, other, skip)), None)
-        calibration = known or calibrate(
-            layer, backend, **{key: settings[key] for key in CALIBRATION & settings.keys()}
-        )
-        recent = [(layer, calibration), *recent][:2]
-        yield prune_layer(layer, backend, spec, calibration=calibration, **settings)
+    """Prune layer after layer, each by its spec, as `prune_layer`; neighbours with one input share its Gram matrix.
 
-
-def same_inputs(a: Layer, b: Layer, skip: int) -> bool:
-    """Whether two layers read the same tokens of the same tensor; each may have a mask of its own."""
-    if a.input is None or a.input is not b.input:
-        return False
-    return bool(np.array_equal(a.tokens(skip).keep, b.tokens(skip).keep))
+    `fail` is told of a layer that cannot be pruned, which is left out.
+    """
+    recent: list[tuple[Activations, Calibration]] = []
+    for one, spec in zip(opened, specs, strict=True):
+        pruned: list[LayerPruning] = []
+        with attempt(one.name, fail):
+            known = next((calibration for other, calibration in recent if one.shares_input(other)), None)
+            calibration = known or calibrate(one)
+            recent = [(one, calibration), *recent][:2]
+            pruned = prune_layer(one, spec, ridge=ridge, wasserstein=wasserstein, calibration=calibration)
+        if pruned:
+            yield pruned
 
 
 def prune_layer(
-    layer: Layer,
-    backend: Backend,
+    activations: Activations,
     spec: PruneSpec,
     *,
     ridge: float | None = None,
-    holdout: float = 0.1,
-    skip_tokens: int = 0,
-    memory: int = 2**30,
     wasserstein: bool = True,
     calibration: Calibration | None = None,
-    tick: Tick = lambda count: None,
 ) -> list[LayerPruning]:
     """Prune a layer by each pattern of `spec`, in their order; one Gram matrix and factorisation serves all.
 
@@ -126,44 +119,38 @@ def prune_layer(
     Raises
     ------
     MemoryBudgetError
-        If the layer's matrices do not fit into `memory`.
+        If the layer's matrices do not fit into the memory that is allowed.
     NonFiniteError
         If a weight is NaN or infinite, or becomes so in the dump's dtype.
     WncoreError
         As `check_orientation`, `calibrate` and `wncore.pruning.methods.prune`.
     """
-    if layer.weight is None:
-        raise InputError(f"{layer.name} has no weight to prune; add it to the dump")
-    m, d = layer.weight.rows, layer.weight.columns
-    check_memory(layer, spec, backend, memory)
+    layer, backend, (m, d) = activations.layer, activations.backend, activations.shape
+    check_memory(activations, spec)
     spec.cells(m, d)  # a pattern that does not fit is found before any work
-    if layer.input is not None:
-        check_orientation(layer, layer.tokens(skip_tokens))
-    if calibration is None:
-        calibration = calibrate(layer, backend, holdout=holdout, skip_tokens=skip_tokens, memory=memory, tick=tick)
-    stored = layer.weight.read()
-    layer.weight.check_finite(stored)
+    check_orientation(layer, activations.tokens)
+    calibration = calibration or calibrate(activations)
+    stored = activations.read_weight()
     dense = stored.astype(np.float64)
     spec = replace(spec, ridge=_ridge(calibration, spec, d) if ridge is None else ridge)
-    w = backend.asarray(dense[None], computed_in(layer.weight))
+    w = backend.asarray(dense[None], computed_in(activations.weight))
     h = backend.asarray(calibration.gram[None], "float64")
     weights, used, raised = map(backend.to_numpy, backend.prune(w, h, spec))
-    tick(0)
+    activations.tick(0)
     pruned = [as_stored(layer, one[0], stored) for one in weights]
-    before, after = _distances(layer, backend, pruned, skip_tokens, memory, tick) if wasserstein else (None, None)
+    before, after = _distances(activations, pruned) if wasserstein else (None, None)
     return [
         _report(layer.name, one, dense, i, spec, calibration, float(used[0]), int(raised[0]), before, after)
         for i, one in enumerate(pruned)
     ]
 
 
-def check_memory(layer: Layer, spec: PruneSpec, backend: Backend, memory: int) -> None:
-    """Raise if a layer's matrices need more than `memory` bytes: Gram matrix and factors, weights and results."""
-    assert layer.weight is not None
-    name, m, d = layer.name, layer.weight.rows, layer.weight.columns
+def check_memory(activations: Activations, spec: PruneSpec) -> None:
+    """Raise if a layer's matrices need more bytes than allowed: Gram matrix and factors, weights and results."""
+    name, (m, d), memory = activations.name, activations.shape, activations.memory
     patterns = len(spec.patterns)
     need = 8 * (8 * d * d + (10 + 3 * patterns) * m * d)
-    if spec.method == "obs" and backend.name == "numpy":
+    if spec.method == "obs" and activations.backend.name == "numpy":
         need += 8 * m * d * d  # the definition has an inverse for each row
     if need > memory:
         raise MemoryBudgetError(
@@ -179,7 +166,7 @@ def _ridge(calibration: Calibration, spec: PruneSpec, d: int) -> float:
     return chosen_ridge(calibration.tokens, d)
 
 
-def as_stored(layer: Layer, weight: NDArray, dense: NDArray) -> NDArray:
+def as_stored(layer: LinearLayer, weight: NDArray, dense: NDArray) -> NDArray:
     """Round weights (..., m, d) to the dump's dtype; those that did not move from the dense ones keep their bits.
 
     Raises
@@ -197,15 +184,12 @@ def as_stored(layer: Layer, weight: NDArray, dense: NDArray) -> NDArray:
     return np.where(weight == dense.astype(np.float64), dense, rounded)
 
 
-def _distances(
-    layer: Layer, backend: Backend, pruned: Sequence[NDArray], skip_tokens: int, memory: int, tick: Tick
-) -> tuple[Float | None, list[Float] | None]:
+def _distances(activations: Activations, pruned: Sequence[NDArray]) -> tuple[Float | None, list[Float] | None]:
     """Return the distances of the dense layer's outputs, and of each pruned one's, on all tokens."""
-    if layer.input is None:
+    if activations.layer.input is None:
         return None, None
-    tokens, alone = layer.tokens(skip_tokens), replace(layer, output=None)
-    dense = distances(Outputs(alone, tokens, backend, memory, tick))
-    return dense, [distances(Outputs(alone, tokens, backend, memory, tick, weights=one)) for one in pruned]
+    dense = distances(Outputs(activations.alone()))
+    return dense, [distances(Outputs(activations, weights=one)) for one in pruned]
 
 
 def _report(

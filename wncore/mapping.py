@@ -8,10 +8,13 @@ from numpy.typing import NDArray
 
 from wncore.backend import Array, Backend
 from wncore.difficulty import Indices, Pairs, draw_pairs
-from wncore.dumps.layer import Tokens
-from wncore.dumps.tensor import Tensor, as_floats, computed_in
+from wncore.dumps.tensor import as_floats
+from wncore.layers.activations import Activations
 from wncore.normal import Float
 from wncore.norms import norms
+
+CHANNELS = 32
+"""Inputs whose squares are added up before others', so that distances come out the same whatever the memory."""
 
 
 @dataclass(frozen=True)
@@ -51,29 +54,29 @@ class Mapping:
         }
 
 
-def draw_mapping(source: Tensor, tokens: Tokens, pairs: int, seed: int, memory: int) -> Mapping:
-    """Draw pairs and measure their inputs in `source`; the control pairs the same outputs with shuffled inputs."""
+def draw_mapping(activations: Activations, pairs: int, seed: int) -> Mapping:
+    """Draw pairs and measure their inputs; the control pairs the same outputs with shuffled inputs."""
+    tokens = activations.tokens
     drawn = draw_pairs(tokens.count, pairs, seed)
     order = np.random.default_rng([seed, 1]).permutation(tokens.count)
     rows = np.flatnonzero(tokens.keep)
-    true = _input_distances(source, tokens, rows[drawn.left], rows[drawn.right], memory)
-    shuffled = _input_distances(source, tokens, rows[order[drawn.left]], rows[order[drawn.right]], memory)
+    true = _input_distances(activations, rows[drawn.left], rows[drawn.right])
+    shuffled = _input_distances(activations, rows[order[drawn.left]], rows[order[drawn.right]])
     return Mapping(_drop(drawn, true), _drop(drawn, shuffled))
 
 
-def draw_within(
-    source: Tensor, tokens: Tokens, clusters: Sequence[Indices], pairs: int, seed: int, memory: int
-) -> list[MeasuredPairs]:
-    """Draw pairs within clusters of the tokens that count, each its share of `pairs`; measure their inputs in `source`.
+def draw_within(activations: Activations, clusters: Sequence[Indices], pairs: int, seed: int) -> list[MeasuredPairs]:
+    """Draw pairs within clusters of the tokens that count, each its share of `pairs`; measure their inputs.
 
     The indices of a cluster's pairs count its own tokens. One cluster of all tokens has the pairs of `draw_mapping`.
     """
+    tokens = activations.tokens
     drawn = [draw_pairs(len(members), pairs * len(members) // tokens.count, seed) for members in clusters]
     parts, rows = list(zip(clusters, drawn, strict=True)), np.flatnonzero(tokens.keep)
     left = np.concatenate([rows[members[one.left]] for members, one in parts])
     right = np.concatenate([rows[members[one.right]] for members, one in parts])
     ends = np.cumsum([len(one.left) for one in drawn])[:-1]
-    distances = np.split(_input_distances(source, tokens, left, right, memory), ends)
+    distances = np.split(_input_distances(activations, left, right), ends)
     return [_drop(one, part) for one, part in zip(drawn, distances, strict=True)]
 
 
@@ -84,24 +87,26 @@ def _drop(pairs: Pairs, distances: Float) -> MeasuredPairs:
     return MeasuredPairs(Pairs(pairs.left[apart], pairs.right[apart], int((~apart).sum())), relative[apart])
 
 
-def _input_distances(source: Tensor, tokens: Tokens, left: NDArray, right: NDArray, memory: int) -> Float:
+def _input_distances(activations: Activations, left: NDArray, right: NDArray) -> Float:
     """Return ||x_i - x_j|| of pairs of rows, (p,), some channels at a time."""
+    source, memory = activations.input, activations.memory
     place = np.full(source.rows, -1, np.int64)
     place[left], place[right] = np.arange(len(left)), np.arange(len(left)) + len(left)
-    width = max(1, min(source.columns, memory // 4 // (16 * max(1, len(left)))))
+    wanted = np.flatnonzero(place >= 0)
+    width = max(1, memory // 4 // (16 * max(1, len(left))) // CHANNELS) * CHANNELS
     unit = 2.0**-64 if source.dtype == "F64" else 1.0  # a difference of two numbers of 1e308 is none
     distances = np.zeros(len(left))
     for first in range(0, source.columns, width):
         channels = slice(first, min(source.columns, first + width))
-        held = np.empty((2 * len(left), channels.stop - first), computed_in(source))
-        for rows in source.chunks(source.columns * 8, 2**25):
-            wanted = place[rows] >= 0
-            if wanted.any():
-                raw = source.read(rows, channels)[wanted]
-                source.check_finite(raw, tokens.keep)
-                held[place[rows][wanted]] = as_floats(raw) * unit
+        held = np.empty((2 * len(left), channels.stop - first), activations.dtype)
+        for rows in np.array_split(wanted, -(-len(wanted) * source.columns * 8 // 2**25)) if len(wanted) else ():
+            raw = source.pick(rows, channels)
+            source.check_finite(raw, activations.tokens.keep)
+            held[place[rows]] = as_floats(raw) * unit
         for start in range(0, len(left), 1024):
             part = slice(start, min(len(left), start + 1024))
             gap = held[part] - held[len(left) + part.start : len(left) + part.stop].astype(np.float64)
-            distances[part] = np.hypot(distances[part], norms(gap, axis=1))
+            for channel in range(0, gap.shape[1], CHANNELS):
+                length = norms(gap[:, channel : channel + CHANNELS], axis=1)
+                distances[part] = np.hypot(distances[part], length)
     return distances

@@ -1,22 +1,21 @@
 """The outputs of a layer, tile by tile or batch by batch, in bounded memory.
 
-They are read from the dump, or computed from its inputs and weights, as floats, without padding, and checked finite.
+They are read from their owner, or computed from its inputs and weights, as floats, without padding, and checked finite.
 """
 
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wncore.accumulator import STATE
-from wncore.backend import Array, Backend
+from wncore.backend import Array
 from wncore.dumps.header import DTYPES
-from wncore.dumps.layer import Layer, Tokens
-from wncore.dumps.tensor import Tensor, as_floats, computed_in, is_finite
+from wncore.dumps.tensor import as_floats, computed_in, is_finite
 from wncore.errors import MemoryBudgetError, NonFiniteError
-from wncore.inputs import Tick, read_input
+from wncore.layers.activations import Activations
+from wncore.matrix import Matrix
 
 NARROW = 64
 """Columns that are widened to float32 at a time, at most."""
@@ -38,34 +37,31 @@ class _Buffer:
 class Outputs:
     """Reads or computes the outputs (n, m) of one layer.
 
-    `memory` is in bytes, for all that is held at a time; `tick` is called with 0 now and then, as a sign of life.
     `weights` (m, d) take the place of the layer's own, and of outputs that are stored: what would it give with them?
     So do experts (k, m, d), with `labels` (n,) that say which of them each token that counts goes to.
     """
 
     def __init__(
         self,
-        layer: Layer,
-        tokens: Tokens,
-        backend: Backend,
-        memory: int,
-        tick: Tick = lambda count: None,
+        activations: Activations,
         weights: NDArray | None = None,
         labels: NDArray[np.int64] | None = None,
     ) -> None:
-        layer = layer if weights is None else replace(layer, output=None)
-        self.layer, self.tokens, self.backend, self.memory = layer, tokens, backend, memory
+        self.activations = activations if weights is None else activations.alone()
+        layer, tokens = self.activations.layer, activations.tokens
+        self.layer, self.tokens, self.backend, self.memory = layer, tokens, activations.backend, activations.memory
         self.weights = weights[None] if weights is not None and weights.ndim == 2 else weights
         self.labels = np.zeros(tokens.count, np.int64) if labels is None else labels
-        self.tick = tick
         parts = [layer.output] if layer.output is not None else [layer.input, layer.weight, layer.bias]
         self.dtype = computed_in(*parts)
         self._itemsize = np.dtype(self.dtype).itemsize
         self._input: NDArray | None = None
         self._held: tuple[slice, Array, Array | None] | None = None
 
-    def tiles(self) -> Iterator[tuple[slice, NDArray]]:
+    def tiles(self) -> Iterator[tuple[slice, Array]]:
         """Yield all tokens of a few neurons at a time: (columns, outputs (n, t)), valid until the next is asked for.
+
+        They are NumPy arrays, but those of outputs on a device, which stay there.
 
         Raises
         ------
@@ -74,14 +70,17 @@ class Outputs:
         MemoryBudgetError
             If not even one neuron fits.
         """
-        return self._computed_tiles() if self.layer.output is None else self._stored_tiles(self.layer.output)
+        output = self.layer.output
+        if output is None:
+            return self._computed_tiles()
+        return self._resident_tiles(output) if output.resident else self._stored_tiles(output)
 
     def batches(self, columns: slice, rows: int) -> Iterator[NDArray]:
         """Yield up to `rows` tokens of the given neurons at a time, in order, padding left out."""
         for first in range(0, self.layer.rows, rows):
             part = slice(first, min(self.layer.rows, first + rows))
             if self.tokens.keep[part].any():
-                yield self._batch(part, columns)
+                yield self.batch(part, columns)
 
     def of(self, columns: slice, out: NDArray | None = None) -> NDArray:
         """Return all tokens of the given neurons, (n, t)."""
@@ -91,25 +90,48 @@ class Outputs:
         for part in self.batches(columns, self._batch_rows(columns.stop - columns.start)):
             out[done : done + len(part)] = part
             done += len(part)
-            self.tick(0)
+            self.activations.tick(0)
         return out
 
     def neurons(self, chosen: Iterable[int]) -> dict[int, NDArray]:
         """Return all tokens of single neurons, (n,) each, in one pass; in the order given."""
         found = {}
         for columns, tile in self.tiles():
+            tile = self.backend.to_numpy(self.backend.asarray(tile, self.dtype))
             found |= {int(k): tile[:, k - columns.start].copy() for k in chosen if columns.start <= k < columns.stop}
         return {int(k): found[int(k)] for k in chosen}
 
-    def sample(self, columns: slice, count: int) -> NDArray:
-        """Return about `count` tokens of the given neurons, from all over the dump."""
+    def weights_of(self, columns: slice) -> NDArray:
+        """Return the weights that some neurons are computed with, (k, t, d)."""
+        if self.weights is not None:
+            return self.weights[:, columns]
+        assert self.layer.weight is not None  # a layer that is scored has outputs, or input and weight
+        return self._floats(self.layer.weight, columns)[None]
+
+    def sample(self, columns: slice, count: int) -> Array:
+        """Return about `count` tokens of the given neurons, from all over the text, as `array` does."""
         kept = np.flatnonzero(self.tokens.keep)
         step, length = -(-len(kept) // 16), -(-count // 16)
         starts = [kept[min(first + max(0, step - length) // 3, len(kept) - 1)] for first in range(0, len(kept), step)]
         parts = [slice(int(start), min(int(start) + length, self.layer.rows)) for start in starts]
-        return np.concatenate([self._batch(part, columns) for part in parts])
+        return self.array(parts, columns)
 
-    def _stored_tiles(self, output: Tensor) -> Iterator[tuple[slice, NDArray]]:
+    def taken(self, values: Array) -> Array:
+        """Hand outputs to the backend: as floats, but those that are on a device in half precision stay so."""
+        on_host = isinstance(values, np.ndarray)
+        return self.backend.asarray(values, self.dtype if on_host else str(values.dtype).rpartition(".")[2])
+
+    def array(self, runs: Sequence[slice], columns: slice) -> Array:
+        """Return those of some runs of rows that count, of the given neurons, as what the backend's `asarray` takes."""
+        if self.layer.output is not None:
+            return self.layer.output.floats(runs, self.tokens.keep, columns)
+        return np.concatenate([self.batch(rows, columns) for rows in runs])
+
+    def _resident_tiles(self, output: Matrix) -> Iterator[tuple[slice, Array]]:
+        for columns in self._split(output.columns, output.itemsize, 0, whole=True):
+            yield columns, self.array([slice(0, output.rows)], columns)
+
+    def _stored_tiles(self, output: Matrix) -> Iterator[tuple[slice, NDArray]]:
         as_is = output.itemsize == self._itemsize and self.tokens.all_kept
         column = self.layer.rows * self._itemsize
         narrow = output.columns if as_is else max(1, min(NARROW, self.memory // 8 // column))
@@ -120,7 +142,7 @@ class Outputs:
             raw = buffer.of(wide)
             for rows in output.chunks(output.columns * output.itemsize, 2**25):
                 raw[rows] = output.read(rows, wide)
-                self.tick(0)
+                self.activations.tick(0)
             for first in range(0, raw.shape[1], narrow):
                 part = raw[:, first : first + narrow]
                 part = part if self.tokens.all_kept else part[self.tokens.keep]
@@ -178,12 +200,11 @@ class Outputs:
         held = width * self._itemsize + (source.columns * (self._itemsize + source.itemsize) if source else 0)
         return max(1, min(self.memory // 8, 2**26) // held)
 
-    def _batch(self, rows: slice, columns: slice) -> NDArray:
+    def batch(self, rows: slice, columns: slice) -> NDArray:
+        """Return those of the given rows that count, of the given neurons."""
         output = self.layer.output
         if output is not None:
-            raw = output.read(rows, columns)[self.tokens.keep[rows]]
-            output.check_finite(raw, self.tokens.keep)
-            return as_floats(raw)
+            return self.backend.to_numpy(self.backend.asarray(self.array([rows], columns), self.dtype))
         kept = self._kept(rows)
         x = self._read_input(rows) if self._input is None else self._input[kept]
         x = self.backend.asarray(x, self.dtype)
@@ -199,20 +220,17 @@ class Outputs:
     def _parameters(self, columns: slice) -> tuple[Array, Array | None]:
         """Return the weights (k, t, d) and biases (t,) of some neurons, read once for all their tokens."""
         if self._held is None or self._held[0] != columns:
-            weight, bias = self.layer.weight, self.layer.bias
-            assert weight is not None  # a layer that is scored has outputs, or input and weight
+            bias = self.layer.bias
             self._held = None  # before the next is read
-            own = self._floats(weight, columns)[None] if self.weights is None else self.weights[:, columns]
-            w = self.backend.asarray(own, self.dtype)
+            w = self.backend.asarray(self.weights_of(columns), self.dtype)
             b = None if bias is None else self.backend.asarray(self._floats(bias, columns)[:, 0], self.dtype)
             self._held = columns, w, b
         return self._held[1:]
 
     def _read_input(self, rows: slice) -> NDArray:
-        assert self.layer.input is not None
-        return read_input(self.layer.input, self.tokens, rows, self.dtype, self.tick)
+        return self.activations.read_input(rows, self.dtype)
 
-    def _floats(self, tensor: Tensor, rows: slice) -> NDArray:
+    def _floats(self, tensor: Matrix, rows: slice) -> NDArray:
         raw = tensor.read(rows)
         tensor.check_finite(raw)
         return as_floats(raw).astype(self.dtype, copy=False)

@@ -7,9 +7,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from wncore.dumps.layer import Layer
 from wncore.dumps.write import write_tensors
 from wncore.layer_pruning import LayerPruning
+from wncore.matrix import LinearLayer
 from wncore.pruning.patterns import SemiStructured
 from wncore.results import number, numbers
 
@@ -64,7 +64,7 @@ def describe_layer(one: LayerPruning, neurons: bool = True) -> dict[str, Any]:
 
 def write_pruned(
     path: Path,
-    layers: Sequence[Layer],
+    layers: Sequence[LinearLayer],
     pruned: Sequence[LayerPruning],
     document: dict[str, Any],
     force: bool = False,

@@ -25,6 +25,7 @@ class NumpyBackend:
         return x
 
     gaussian_distance = staticmethod(wasserstein.gaussian_distance)
+    choose_edges = staticmethod(histograms.choose_edges)
     histogram = staticmethod(histograms.histogram)
     linear_histogram = staticmethod(histograms.linear_histogram)
     distance_bounds = staticmethod(streaming.distance_bounds)

@@ -41,20 +41,27 @@ def score_document(
             "dropped_pairs": score.dropped_pairs,
             "mapping_difficulty": None,
         }
+        layer |= {} if score.sinks is None else {"sinks": score.sinks}
         columns = score.columns()
         layer |= {name: numbers(values) for name, values in columns.items() if name not in FLAGS}
         layer["flags"] = {name: np.flatnonzero(columns[name]).tolist() if name in columns else None for name in FLAGS}
         if against is not None:
-            other = against[1][score.name]
-            layer["against"] = {
-                "tokens": other.tokens,
-                "noise_floor": other.noise_floor,
-                "wasserstein": numbers(other.wasserstein),
-                "wasserstein_error": numbers(other.wasserstein_error),
-            }
-            layer["wasserstein_change"] = numbers(change(score, other))
+            layer |= _comparison(score, against[1].get(score.name))
         document["layers"].append(layer)
     return document
+
+
+def _comparison(score: LayerScore, other: LayerScore | None) -> dict[str, Any]:
+    """Describe the same layer of a second dump, and each neuron's change; null if it could not be scored there."""
+    if other is None:
+        return {"against": None, "wasserstein_change": [None] * score.neurons}
+    described = {
+        "tokens": other.tokens,
+        "noise_floor": other.noise_floor,
+        "wasserstein": numbers(other.wasserstein),
+        "wasserstein_error": numbers(other.wasserstein_error),
+    }
+    return {"against": described, "wasserstein_change": numbers(change(score, other))}
 
 
 def change(score: LayerScore, other: LayerScore) -> NDArray[np.float64]:
@@ -99,7 +106,7 @@ def write_scores(path: Path, scores: Sequence[LayerScore], document: dict[str, A
         tensors = {f"{score.name}.{name}": values for score in scores for name, values in score.columns().items()}
         for score, delta in zip(scores, _changes(document), strict=False):
             tensors[f"{score.name}.wasserstein_change"] = delta
-        described = {key: str(value) for key, value in document.items() if key != "layers"}
+        described = {key: _text(value) for key, value in document.items() if key != "layers"}
         write_tensors(path, tensors, described, force)
         return
     with replacing(path, force) as temporary:
@@ -135,6 +142,11 @@ def _changes(document: dict[str, Any]) -> list[NDArray]:
     )
 
 
+def _text(value: Any) -> str:
+    """Write a setting as metadata; a list, of what failed, as JSON."""
+    return json.dumps(value) if isinstance(value, list) else str(value)
+
+
 def _write_csv(path: Path, scores: Sequence[LayerScore], document: dict[str, Any]) -> None:
     table = score_table(scores, document)
     columns = [numbers(values) if values.dtype.kind == "f" else values.tolist() for values in table.values()]
@@ -149,7 +161,7 @@ def _write_parquet(path: Path, scores: Sequence[LayerScore], document: dict[str,
     import pyarrow.parquet as pq
 
     table = score_table(scores, document)
-    described = {f"wncore.{key}": str(value) for key, value in document.items() if key != "layers"}
+    described = {f"wncore.{key}": _text(value) for key, value in document.items() if key != "layers"}
     arrays = {name: pa.array(values, from_pandas=True) for name, values in table.items()}
     pq.write_table(pa.table(arrays).replace_schema_metadata(described), path)
 

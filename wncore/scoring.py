@@ -1,6 +1,6 @@
 """Score the neurons of a layer: the exact, streaming or sampled distance, its error, and the statistics beside it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Literal
 
@@ -8,21 +8,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wncore.accumulator import COARSE, STATE, Accumulator
-from wncore.backend import Backend
-from wncore.dumps.layer import Layer
+from wncore.backend import Array, Backend
 from wncore.dumps.orientation import check_orientation
-from wncore.dumps.tensor import as_floats
-from wncore.histograms import choose_edges
+from wncore.layers.activations import Activations
+from wncore.layers.pieces import cut
 from wncore.mapping import Mapping, draw_mapping
+from wncore.matrix import LinearLayer
 from wncore.normal import Float
-from wncore.norms import norms
+from wncore.norms import norms, row_sums
 from wncore.outputs import NARROW, Outputs
-from wncore.uncertainty import noise_floor, token_groups
+from wncore.rounding import rounding_deviation
+from wncore.uncertainty import noise_floor
 from wncore.wasserstein import sampled_distance
 
 Estimator = Literal["exact", "streaming", "sampled"]
-Progress = Callable[[int], object]
 
+ROWS = 2**14
+"""Rows that are counted at a time: always as many, so that sums come out the same."""
+HELD = 7
+"""Histograms that wait to be added, and those that are being added, while outputs stream by."""
 SAMPLE = 4096
 """Tokens, taken from all over a layer, that place the bins of the streaming distance."""
 WIDE = 0.02
@@ -61,10 +65,15 @@ class LayerScore:
     weight_magnitude: Float | None
     """Mean absolute weight."""
     constant: NDArray[np.bool_]
+    """Also if the outputs were computed, and deviate by no more than rounding may; then `std` is above 0."""
     first_token: NDArray[np.bool_] | None
     """The distance changes by more than three errors without the first token of every sequence; None: unknown."""
     wide_bounds: NDArray[np.bool_]
     """The certified bounds are more than 0.02 apart: the tokens that placed the bins were not like the others."""
+    dtype: str
+    """What the outputs are computed in, or read as."""
+    sinks: int | None = None
+    """Tokens whose input is over 10 times longer than the median, those left out among them; None: nobody looked."""
 
     def columns(self) -> dict[str, NDArray]:
         """Return the per-neuron columns that are there, by name."""
@@ -83,36 +92,31 @@ class LayerScore:
 
 
 def score_layer(
-    layer: Layer,
-    backend: Backend,
+    activations: Activations,
     *,
     estimator: Estimator = "exact",
     seed: int = 0,
-    skip_tokens: int = 0,
     pairs: int = 50_000,
     bins: int = 1024,
-    memory: int = 2**30,
-    progress: Progress = lambda count: None,
 ) -> LayerScore:
-    """Score every neuron of a layer of a dump; `progress` is told how many outputs were finished.
+    """Score every neuron of a layer; `activations.tick` is told how many outputs were finished.
 
     Raises
     ------
     WncoreError
-        As `Layer.tokens`, `check_orientation`, `Outputs` and `Accumulator`.
+        As `check_orientation`, `Outputs` and `Accumulator`.
     """
-    tokens = layer.tokens(skip_tokens)
+    layer, tokens, outputs = activations.layer, activations.tokens, Outputs(activations)
     check_orientation(layer, tokens)
-    outputs = Outputs(layer, tokens, backend, memory, progress)
-    mapping = draw_mapping(layer.input, tokens, pairs, seed, memory) if layer.input is not None and pairs else None
+    mapping = draw_mapping(activations, pairs, seed) if layer.input is not None and pairs else None
     if estimator == "streaming":
-        parts = list(_streamed(outputs, mapping, bins, progress))
+        parts = list(_streamed(outputs, mapping, bins))
     else:
-        parts = list(_exact(outputs, mapping, estimator, seed, progress))
+        parts = list(_exact(outputs, mapping, estimator, seed))
     names = dict.fromkeys(name for part in parts for name in part)
     columns = {name: np.concatenate([part[name] for part in parts if name in part]) for name in names}
-    norm, magnitude = _weight_statistics(layer)
-    limit = 0.0 if layer.output is not None or norm is None else rounding_deviation(outputs, norm)
+    norm, magnitude = _weight_statistics(activations.backend, layer)
+    limit = 0.0 if layer.output is not None else rounding_deviation(outputs)
     constant = columns["std"] <= limit
     for key in ("", "_error", "_low", "_high"):
         columns[f"wasserstein{key}"] = np.where(constant, np.nan, columns[f"wasserstein{key}"])
@@ -131,6 +135,8 @@ def score_layer(
         constant=constant,
         first_token=first_token & ~constant if tokens.first.any() else None,
         wide_bounds=columns["wasserstein_high"] - columns["wasserstein_low"] > WIDE,
+        dtype=outputs.dtype,
+        sinks=activations.sinks,
         mapping_difficulty=columns.pop("mapping_difficulty", None),
         mapping_difficulty_shuffled=columns.pop("mapping_difficulty_shuffled", None),
         **columns,
@@ -143,58 +149,61 @@ def distances(outputs: Outputs) -> Float:
     for _, tile in outputs.tiles():
         y = outputs.backend.asarray(tile, outputs.dtype)
         found.append(outputs.backend.to_numpy(outputs.backend.gaussian_distance(y)))
-        parts = (tile[:, first : first + NARROW] for first in range(0, tile.shape[1], NARROW))
+        host = outputs.backend.to_numpy(y)
+        parts = (host[:, first : first + NARROW] for first in range(0, host.shape[1], NARROW))
         spread += [part.std(axis=0, dtype=np.float64) for part in parts]  # a wide copy of a few neurons, not of all
-    weights = outputs.weights
-    norm = _weight_statistics(outputs.layer)[0] if weights is None else norms(weights, axis=2).max(axis=0)
-    limit = 0.0 if outputs.layer.output is not None or norm is None else rounding_deviation(outputs, norm)
+    limit = 0.0 if outputs.layer.output is not None else rounding_deviation(outputs)
     return np.where(np.concatenate(spread) <= limit, np.nan, np.concatenate(found))
 
 
-def _exact(
-    outputs: Outputs, mapping: Mapping | None, estimator: Estimator, seed: int, progress: Progress
-) -> Iterator[dict[str, NDArray]]:
+def _exact(outputs: Outputs, mapping: Mapping | None, estimator: Estimator, seed: int) -> Iterator[dict[str, NDArray]]:
     """Yield the columns of a few neurons after the other, all their tokens in memory."""
     backend, tokens = outputs.backend, outputs.tokens
-    groups = token_groups(tokens.sequence)
+    pieces = cut(tokens)
     for _, raw in outputs.tiles():
         tile, exponent = _comfortable(raw)
         y = backend.asarray(tile, outputs.dtype)
         exact = backend.to_numpy(backend.gaussian_distance(y))
-        sample = tile[:: max(1, len(tile) // 1024)]
-        state = Accumulator(backend, choose_edges(sample, COARSE), int(groups[-1]) + 1)
-        state.add(tile, groups, tokens.first)
+        state = Accumulator(backend, backend.choose_edges(y[:: max(1, len(y) // 1024)], COARSE))
+        for piece in pieces:
+            state.add(y[piece.tokens], tokens.first[piece.tokens])
+            state.end_piece()
         part = {"wasserstein": exact, "wasserstein_low": exact, "wasserstein_high": exact}
         if estimator == "sampled":
-            blocks = [sampled_distance(tile[:, k : k + 16], seed) for k in range(0, tile.shape[1], 16)]
+            host = backend.to_numpy(y)
+            blocks = [sampled_distance(host[:, k : k + 16], seed) for k in range(0, host.shape[1], 16)]
             part["wasserstein"] = np.concatenate(blocks)
         if mapping:
             part |= mapping.score(backend, y, tokens.count, outputs.dtype)
         yield part | _in_unit(state.statistics(), exponent)
-        progress(tile.size)
+        outputs.activations.tick(y.shape[0] * y.shape[1])
 
 
-def _streamed(outputs: Outputs, mapping: Mapping | None, bins: int, progress: Progress) -> Iterator[dict[str, NDArray]]:
+def _streamed(outputs: Outputs, mapping: Mapping | None, bins: int) -> Iterator[dict[str, NDArray]]:
     """Score in one pass over the tokens; neurons whose state does not fit take a pass of their own.
 
     The mapping difficulty takes a further pass, since a median is not additive.
     """
-    groups, m = token_groups(outputs.tokens.sequence), outputs.layer.neurons
-    count = int(groups[-1]) + 1
+    m, memory, backend, tokens = outputs.layer.neurons, outputs.memory, outputs.backend, outputs.tokens
+    pieces = cut(tokens)
     weight = outputs.layer.weight.columns if outputs.layer.weight is not None else 0
-    per_neuron = STATE + 24 * 3 * bins + 8 * (SAMPLE + weight)
-    width = max(1, min(m, outputs.memory // 2 // per_neuron))
-    rows = max(256, min(2**16, outputs.memory // 4 // (12 * width)))
+    per_neuron = STATE + 24 * HELD * bins + 8 * (SAMPLE + weight) + 2 * 12 * ROWS
+    width = max(1, min(m, memory // 2 // per_neuron))
     for first in range(0, m, width):
         columns = slice(first, min(m, first + width))
         sample, exponent = _comfortable(outputs.sample(columns, SAMPLE))
-        state, done = Accumulator(outputs.backend, choose_edges(sample, bins), count), 0
-        for raw in outputs.batches(columns, rows):
-            tile, _ = _comfortable(raw, exponent)
-            part = slice(done, done + len(tile))
-            state.add(tile, groups[part], outputs.tokens.first[part])
-            done += len(tile)
-            progress(tile.size)
+        state = Accumulator(backend, backend.choose_edges(outputs.taken(sample), bins))
+        for piece in pieces:
+            done = piece.tokens.start
+            for rows in piece.steps(ROWS):
+                raw = outputs.array([rows], columns)
+                if len(raw):
+                    tile, _ = _comfortable(raw, exponent)
+                    y = outputs.taken(tile)
+                    state.add(y, tokens.first[done : done + len(tile)])
+                    done += len(tile)
+                    outputs.activations.tick(tile.shape[0] * tile.shape[1])
+            state.end_piece()
         low, high = state.bounds()
         bounds = {"wasserstein": low, "wasserstein_low": low, "wasserstein_high": high}
         yield bounds | _in_unit(state.statistics(), exponent)
@@ -202,9 +211,8 @@ def _streamed(outputs: Outputs, mapping: Mapping | None, bins: int, progress: Pr
         tiles = (_comfortable(raw)[0] for _, raw in outputs.tiles())
         found = []
         for y in tiles:
-            native = outputs.backend.asarray(y, outputs.dtype)
-            found.append(mapping.score(outputs.backend, native, len(y), outputs.dtype))
-            progress(0)
+            found.append(mapping.score(backend, backend.asarray(y, outputs.dtype), len(y), outputs.dtype))
+            outputs.activations.tick(0)
         yield {key: np.concatenate([part[key] for part in found]) for key in found[0]}
 
 
@@ -213,44 +221,30 @@ def _in_unit(columns: dict[str, NDArray], exponent: NDArray) -> dict[str, NDArra
     return columns | {name: np.ldexp(columns[name], exponent) for name in ("mean", "std")}
 
 
-def _comfortable(y: NDArray, exponent: NDArray | None = None) -> tuple[NDArray, NDArray]:
-    """Change the unit of float64 neurons so large or small that fourth powers would leave the range, exactly."""
+def _comfortable(y: Array, exponent: NDArray | None = None) -> tuple[Array, NDArray]:
+    """Change the unit of float64 neurons so large or small that fourth powers would leave the range, exactly.
+
+    Outputs on a device are none: `Matrix.floats` gives float64 by NumPy.
+    """
     chosen = _exponent(y) if exponent is None else exponent
     return (np.ldexp(y, -chosen) if chosen.any() else y), chosen
 
 
-def _exponent(y: NDArray) -> NDArray:
+def _exponent(y: Array) -> NDArray:
     if y.dtype != np.float64:
         return np.zeros(y.shape[1], np.int64)
     own = np.frexp(np.abs(y).max(axis=0))[1]
     return np.where(np.abs(own) > 200, own, 0)
 
 
-def _weight_statistics(layer: Layer) -> tuple[Float | None, Float | None]:
+def _weight_statistics(backend: Backend, layer: LinearLayer) -> tuple[Float | None, Float | None]:
     weight = layer.weight
     if weight is None:
         return None, None
     lengths, magnitudes = [], []
     for rows in weight.chunks(weight.columns * 8, 2**25):
-        raw = weight.read(rows)
-        weight.check_finite(raw)
-        values = as_floats(raw).astype(np.float64)
-        lengths.append(norms(values, axis=1))
-        magnitudes.append(np.abs(values).mean(axis=1))
+        values = weight.doubles(rows)
+        far = weight.dtype == "F64"  # of others no square leaves the range
+        lengths.append(norms(values, axis=1) if far else backend.to_numpy(row_sums(values * values) ** 0.5))
+        magnitudes.append(backend.to_numpy(row_sums(abs(values))) / weight.columns)
     return np.concatenate(lengths), np.concatenate(magnitudes)
-
-
-def rounding_deviation(outputs: Outputs, norm: Float) -> Float:
-    """Deviation that rounding alone gives to computed outputs, (m,): sqrt(d) u (||w|| ||x|| + |b|), eightfold.
-
-    A matrix product may round equal inputs differently at the edges of its blocks, so a constant neuron whose outputs
-    are computed need not come out constant. ||x|| is the median over a few tokens.
-    """
-    source, bias, tokens = outputs.layer.input, outputs.layer.bias, outputs.tokens
-    assert source is not None
-    rows = np.flatnonzero(tokens.keep)[:: max(1, tokens.count // 64)]
-    few = np.concatenate([as_floats(source.read(slice(row, row + 1))) for row in rows])
-    size = norm * np.median(norms(few, axis=1))
-    if bias is not None:
-        size = size + np.abs(as_floats(bias.read()).astype(float)[:, 0])
-    return 8 * np.sqrt(source.columns) * np.finfo(outputs.dtype).eps / 2 * size

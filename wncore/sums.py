@@ -6,11 +6,9 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from wncore.backend import Backend
-from wncore.dumps.layer import Layer
-from wncore.dumps.tensor import computed_in
 from wncore.errors import InputError, NonFiniteError
-from wncore.inputs import Tick, read_input
+from wncore.layers.activations import Activations
+from wncore.layers.pieces import LEAST, TreeSum, add_arrays, cut, step_of
 from wncore.normal import Float
 
 
@@ -30,72 +28,50 @@ class ClusterSums:
     """(k,)"""
 
 
-def judged_from(layer: Layer, tokens: int, holdout: float) -> int:
-    """Return the first of a layer's tokens that is held out: the last share `holdout` of them is, at least one.
-
-    The last tokens, not random ones: neighbours in a text are alike, and would tell what they were asked.
-
-    Raises
-    ------
-    InputError
-        If the share is not in [0, 1), or leaves fewer than 2 tokens to calibrate by.
-    """
-    if not 0 <= holdout < 1:
-        raise InputError(f"the share of tokens to hold out lies in [0, 1); got {holdout}")
-    first = tokens - (round(holdout * tokens) or int(holdout > 0))
-    if first < 2:
-        raise InputError(
-            f"{layer.name} has {tokens} tokens; with --holdout {holdout:g} fewer than 2 are left to calibrate by"
-        )
-    return first
-
-
-def sum_clusters(
-    layer: Layer,
-    backend: Backend,
-    labels: NDArray[np.int64] | None = None,
-    k: int = 1,
-    *,
-    holdout: float = 0.1,
-    skip_tokens: int = 0,
-    memory: int = 2**30,
-    tick: Tick = lambda count: None,
-) -> ClusterSums:
+def sum_clusters(activations: Activations, labels: NDArray[np.int64] | None = None, k: int = 1) -> ClusterSums:
     """Read a layer's inputs once and sum them up by cluster; `labels` (n,) are those of all tokens that count.
 
+    The order of adding is fixed (`wncore.layers.pieces`).
+
     Raises
     ------
     InputError
-        As `judged_from`; if the squares of an input vanish.
+        As `Activations.calibration`; if the squares of an input vanish.
     NonFiniteError
         If an input holds NaN or infinity, or the sums overflow.
-    WncoreError
-        As `Layer.tokens`.
     """
-    tokens, source = layer.tokens(skip_tokens), layer.input
-    assert source is not None
-    first_judged = judged_from(layer, tokens.count, holdout)
+    tokens, backend, judged_from = activations.tokens, activations.backend, activations.calibration
     labels = np.zeros(tokens.count, np.int64) if labels is None else labels
-    d, dtype = source.columns, computed_in(source)
-    step = max(256, min(memory // 8, 2**26) // (d * (8 if dtype == "float64" else 4)))
-    grams, totals, counts = np.zeros((2, k, d, d)), np.zeros((2, k, d)), np.zeros((2, k), np.int64)
-    largest, done = np.zeros(d), 0
+    d, dtype = activations.input.columns, activations.dtype
+    halves, largest = (TreeSum(add_arrays), TreeSum(add_arrays)), np.zeros(d)
     with np.errstate(over="ignore", invalid="ignore"):
-        for first in range(0, source.rows, step):
-            x = read_input(source, tokens, slice(first, min(source.rows, first + step)), dtype, tick)
-            largest = np.maximum(largest, np.maximum(x.max(axis=0, initial=0), -x.min(axis=0, initial=0)))
-            edges = [done, min(max(done, first_judged), done + len(x)), done + len(x)]
-            for half, (low, high) in enumerate(pairwise(edges)):
-                if low < high:
-                    native = backend.asarray(x[low - done : high - done], dtype)
-                    found = backend.gram(native, backend.asarray(labels[low:high], "int64"), k)
-                    for total, part in zip((grams, totals, counts), map(backend.to_numpy, found), strict=True):
-                        total[half] += part
-            done += len(x)
-            tick(0)
-    if not np.isfinite(grams).all():
-        raise NonFiniteError(f"{layer.name}: the squares of its inputs overflow {dtype}; scale the input down")
-    if np.any((np.einsum("hkii->i", grams) == 0) & (largest > 0)):
-        raise InputError(f"{layer.name}: the squares of its inputs vanish in {dtype}; scale the input up")
-    kept_back = grams[1] if first_judged < tokens.count else None
-    return ClusterSums(grams[0], totals[0], counts[0], kept_back, counts[1])
+        for piece in cut(tokens, LEAST):
+            sums: list[tuple | None] = [None, None]
+            done = piece.tokens.start
+            for rows in piece.steps(step_of(d, np.dtype(dtype).itemsize)):
+                x = activations.read_input(rows)
+                largest = np.maximum(largest, np.maximum(x.max(axis=0, initial=0), -x.min(axis=0, initial=0)))
+                edges = [done, min(max(done, judged_from), done + len(x)), done + len(x)]
+                for half, (low, high) in enumerate(pairwise(edges)):
+                    if low < high:
+                        native = backend.asarray(x[low - done : high - done], dtype)
+                        found = backend.gram(native, backend.asarray(labels[low:high], "int64"), k)
+                        before = sums[half]
+                        sums[half] = found if before is None else add_arrays(before, found)
+                done += len(x)
+                activations.tick(0)
+            for total, part in zip(halves, sums, strict=True):
+                if part is not None:
+                    total.add(part)
+    calibration, held_out = (half.result() for half in halves)
+    assert calibration is not None  # two tokens at least are not held out
+    grams, totals, counts = map(backend.to_numpy, calibration)
+    judged, _, judged_counts = (
+        (None, None, np.zeros(k, np.int64)) if held_out is None else map(backend.to_numpy, held_out)
+    )
+    squares = np.einsum("kii->i", grams) + (0 if judged is None else np.einsum("kii->i", judged))
+    if not (np.isfinite(grams).all() and (judged is None or np.isfinite(judged).all())):
+        raise NonFiniteError(f"{activations.name}: the squares of its inputs overflow {dtype}; scale the input down")
+    if np.any((squares == 0) & (largest > 0)):
+        raise InputError(f"{activations.name}: the squares of its inputs vanish in {dtype}; scale the input up")
+    return ClusterSums(grams, totals, counts, judged, judged_counts)

@@ -1,6 +1,7 @@
 """How far a score can be trusted: the noise floor of Gaussian neurons, and a jackknife error per neuron."""
 
 from collections.abc import Callable, Sequence
+from functools import reduce
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,8 @@ from wncore.histograms import Histogram
 from wncore.normal import Float
 from wncore.streaming import bounds_of
 
+GROUPS = 20
+"""Of the jackknife."""
 LEVELS = (0.5, 0.95, 0.99, 0.999)
 FLOOR = {"exact": (0.80, 1.19, 1.40, 1.66), "sampled": (1.46, 2.33, 2.82, 3.45)}
 """Quantiles, at `LEVELS`, of sqrt(n) times the distance of n standardised independent Gaussian tokens, for the exact
@@ -36,7 +39,7 @@ def noise_floor(tokens: int, level: float = 0.95, estimator: str = "exact") -> f
     return quantiles[LEVELS.index(level)] / float(np.sqrt(tokens))
 
 
-def token_groups(sequence: NDArray[np.int64], groups: int = 20) -> NDArray[np.int64]:
+def token_groups(sequence: NDArray[np.int64], groups: int = GROUPS) -> NDArray[np.int64]:
     """Assign tokens to contiguous groups: the number of each token's sequence (n,), rising -> group (n,).
 
     Whole sequences stay together, since the tokens of one are dependent; with fewer sequences than groups, runs of
@@ -64,5 +67,6 @@ def jackknife_error(
     if len(groups) < 2 or total.tokens < 2 * len(groups):
         return np.full(len(total.counts), np.nan)
     without = np.stack([bounds(total - group)[0] for group in groups])
-    spread = np.square(without - without.mean(axis=0)).sum(axis=0)
+    mean = reduce(np.add, without) / len(without)  # group by group: NumPy adds up a single neuron in another order
+    spread = reduce(np.add, np.square(without - mean))
     return np.sqrt((len(groups) - 1) / len(groups) * spread)

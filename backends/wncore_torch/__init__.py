@@ -32,15 +32,11 @@ class TorchBackend:
     def __init__(self, device: str | None = None, tf32: bool = False, kernels: Kernels | None = None) -> None:
         import torch
 
+        from wncore_torch.devices import find_device
         from wncore_torch.plain import OPERATIONS
 
         self.torch = torch
-        try:
-            self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-            torch.empty(0, dtype=torch.float64, device=self.device)
-        except (RuntimeError, TypeError, AssertionError) as error:
-            reason = str(error).partition("\n")[0].partition(". ")[0]
-            raise InputError(f"torch cannot use the device {device!r}: {reason}; 'cpu' always works") from error
+        self.device = find_device(device)
         self.tf32 = tf32
         self._run = dict(OPERATIONS)
         self.operations = dict.fromkeys(OPERATIONS, "plain torch")
@@ -93,6 +89,9 @@ class TorchBackend:
 
     def gaussian_distance(self, y: "Tensor") -> "Tensor":
         return self._run["gaussian_distance"](y)
+
+    def choose_edges(self, y: "Tensor", bins: int) -> "Tensor":
+        return self._run["choose_edges"](y, bins)
 
     def histogram(self, y: "Tensor", edges: "Tensor") -> tuple["Tensor", "Tensor", "Tensor"]:
         return self._run["histogram"](y, edges)

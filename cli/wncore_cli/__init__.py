@@ -7,13 +7,17 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import version
+from io import TextIOWrapper
+from typing import Any
 
 import click
 
 COMMANDS = {
-    "score": "Score the neurons of a dump by their distance to a Gaussian.",
+    "score": "Score the neurons of a dump or a model by their distance to a Gaussian.",
+    "capture": "Write what the layers of a model read and give as a dump.",
     "prune": "Prune the layers of a dump, and say what it cost.",
     "expand": "Turn the layers of a dump into sparse experts.",
+    "eval": "Judge a language model by the perplexity of a text.",
     "verify": "Check a file of sparse experts, alone or against its source.",
     "inspect": "Say what a dump holds, and whether it fits together.",
     "backends": "List the installed backends.",
@@ -33,6 +37,13 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         return getattr(import_module(f"wncore_cli.{cmd_name}"), cmd_name)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; nobody is asked anything, so the end of a file is an error and not the user's farewell."""
+        try:
+            return super().invoke(ctx)
+        except EOFError as error:
+            raise RuntimeError(f"EOFError: {error}") from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the summaries."""
@@ -57,10 +68,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except click.ClickException as error:
-        error.show()
+        error.show(sys.stderr)
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        click.echo("wncore: interrupted", err=True)
+        echo("wncore: interrupted", err=True)
         return 130
     except BrokenPipeError:  # the reader of our output went away
         sys.stderr.close()
@@ -68,9 +79,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if "--debug" in arguments:
             raise
-        click.echo(f"wncore: error: {describe(error)}", err=True)
+        if "--quiet" not in arguments:
+            _say_notes_of(error)
+        echo(f"wncore: error: {describe(error)}", err=True)
         return 1
     return result if isinstance(result, int) else 0
+
+
+def _say_notes_of(error: Exception) -> None:
+    """Print what was passed over before the error; it may be the reason."""
+    from wncore_cli.failures import say_notes
+
+    say_notes(getattr(error, "__notes__", []))
+
+
+def echo(text: str = "", err: bool = False) -> None:
+    """Print a line, in the encoding of the stream itself: Click would replace ASCII by another."""
+    click.echo(text, file=sys.stderr if err else sys.stdout)
 
 
 def describe(error: Exception) -> str:
@@ -95,4 +120,7 @@ def printable(text: str) -> str:
 
 def run() -> None:
     """Entry point of the console script."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+            stream.reconfigure(errors="backslashreplace")  # a name that cannot be shown is no reason to fail
     sys.exit(main())

@@ -2,6 +2,7 @@
 
 import click
 
+from wncore_cli import echo
 from wncore_cli.tables import table
 
 
@@ -10,4 +11,4 @@ def backends() -> None:
     """List the installed backends, without importing them."""
     from wncore.backend import available
 
-    click.echo(table(["backend", "where"], sorted(available().items())))
+    echo(table(["backend", "where"], sorted(available().items())))

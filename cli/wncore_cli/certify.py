@@ -15,9 +15,9 @@ from wncore_cli import options
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
-@click.argument("name")
+@click.argument("name", type=options.Text())
 @click.option("--examples", default=50, show_default=True, type=click.IntRange(1), help="Draws for each random test.")
-@click.option("--device", help="Device of the backend, for those that have one.")
+@click.option("--device", type=options.Text(), help="Device of the backend, for those that have one.")
 @click.option(
     "--option",
     "given",
@@ -28,7 +28,7 @@ from wncore_cli import options
 )
 @click.option("-o", "--output", type=options.SOURCE, help="Write the certificate (JSON) here.")
 @click.option("--force", is_flag=True, help="Replace a certificate that exists.")
-@click.option("--debug", is_flag=True, expose_value=False, help="Show where an error came from.")
+@options.DEBUG
 @click.argument("pytest_args", nargs=-1, type=click.UNPROCESSED)
 def certify(
     name: str,

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
-from wncore_cli import options, printable, pruning_options
+from wncore_cli import echo, expand_options, failures, options, pictures, printable, pruning_options
+from wncore_cli.choice import choose_layers
 
 if TYPE_CHECKING:
     from wncore.experts.expansion import ExpandSpec, LayerExpansion
+    from wncore.failures import Fail, Failure
 
 
 @click.command(short_help="Turn the layers of a dump into sparse experts.")
@@ -78,6 +79,7 @@ def expand(
     sparsity: tuple,
     by_neuron: Path | None,
     layers: tuple[str, ...],
+    exclude: tuple[str, ...],
     by_expert: bool,
     top: int,
     plot: Path | None,
@@ -89,7 +91,7 @@ def expand(
     threads: int | None,
     quiet: bool,
     **chosen: Any,
-) -> None:
+) -> int:
     """Split the linear layers of a dump into sparse experts, by clustering their inputs.
 
     SOURCES are safetensors dumps with inputs and weights. Each expert is pruned from the dense weights on the tokens of
@@ -102,141 +104,105 @@ def expand(
     wncore expand dump/ --layer '*.up_proj' --experts auto --sparsity 2:4 --plot pictures
     """  # noqa: D301
     from wncore.dumps import open_dump
-    from wncore.dumps.dump import expandable_layers
     from wncore.experts.conditions import conditions
     from wncore.experts.results import expand_document
     from wncore.files import release
+    from wncore.layers.activations import open_layers
     from wncore.results import to_json
     from wncore_cli import expand_plots, plots
 
-    spec = _spec(chosen, experts, sparsity, by_neuron, plot, packed, output)
+    spec = expand_options.read_spec(chosen, experts, sparsity, by_neuron, plot, packed, output)
     if neurons and not plot:
         raise click.UsageError("--neuron has no effect without --plot; name a folder for the pictures")
     dump = open_dump(*sources, length=length)
-    names = options.match_layers(list(dump.layers), layers)
-    ready = expandable_layers(dump, names)
+    selection = choose_layers(dump, layers, exclude, "expandable", chosen["skip_tokens"], quiet)
+    ready, failed = selection.ready, selection.failed
     specs = [replace(spec, prune=one) for one in pruning_options.specs_of(ready, spec.prune, by_neuron)]
-    files = _files(output, specs[0])
+    files = expand_options.name_files(output, specs[0])
     pruning_options.check_files(files, [*dump.files, *([by_neuron] if by_neuron else [])], force)
-    pictures = plots.targets(plot, [layer.name for layer in ready], force, expand_plots.KINDS) if plot else []
+    targets = plots.targets(plot, [layer.name for layer in ready], force, expand_plots.KINDS) if plot else []
     engine = options.make_backend(backend, device, threads)
-    work = {"memory": memory} | {key: chosen[key] for key in ("holdout", "skip_tokens", "wasserstein", "pairs")}
-    _check(ready, specs, work, neurons, spooled=output is not None)
+    reading = {key: chosen[key] for key in ("holdout", "skip_tokens")}
+    opened = open_layers(ready, engine, memory=memory, **reading)
+    able = _check(opened, specs, neurons, failed, spooled=output is not None)
+    failures.demand_some(able, failed)
 
-    place = {layer.name: i for i, layer in enumerate(ready)}
+    place, missing = {layer.name: i for i, layer in enumerate(ready)}, []
+
+    def draw(runs: list["LayerExpansion"]) -> None:
+        i = place[runs[0].name]
+        drawn = (opened[i], runs, neurons, targets[i], force)
+        pictures.draw(expand_plots.draw, *drawn, failed=missing, silent=quiet)
+
     expansions: dict[str, list[LayerExpansion]] = {}
-    spool = output.parent if output else None
-    for runs in _run(ready, specs, engine, work | {"spool": spool}, quiet):
-        name = runs[0].name
-        if plot:
-            drawing = work | {"neurons": neurons}
-            expand_plots.draw(ready[place[name]], runs, engine, drawing, pictures[place[name]], force)
-        expansions[name] = [run if output and not run.control else replace(run, weights=None) for run in runs]
-        for run in expansions[name]:
+    work = {key: chosen[key] for key in ("wasserstein", "pairs")} | {"spool": output.parent if output else None}
+    for runs in _run(able, work, failures.recorder(failed), quiet):
+        if plot and not output:  # experts that nobody keeps are drawn at once
+            draw(runs)
+        kept = [run if output and (plot or not run.control) else replace(run, weights=None) for run in runs]
+        expansions[runs[0].name] = kept
+        for run in kept:
             if run.weights is not None:
                 release(run.weights)
-    found = [expansions[layer.name] for layer in ready]
-    if not quiet:
-        for note in _notes(dump, names, found, output):
-            click.echo(f"note: {printable(note)}", err=True)
-    settings = conditions(engine, memory) | {key: work[key] for key in ("holdout", "skip_tokens")}
+    found = [expansions[layer.name] for layer in ready if layer.name in expansions]
+    failures.demand_some(found, failed)
+    failures.say_notes(_notes(found, output), quiet)
+    settings = conditions(engine, memory) | reading
     settings |= {"pairs": work["pairs"] if work["wasserstein"] else None, "length": length, "seed": chosen["seed"]}
     settings |= {"by_neuron": printable(str(by_neuron))} if by_neuron else {}
-    _save(files, dump, ready, found, settings, packed, force)
+    settings |= failures.documented(failed)
+    _save(files, dump, [layer for layer in ready if layer.name in expansions], found, settings, packed, force)
     if as_json:
-        click.echo(to_json(expand_document(printable(dump.source), found, settings)))
+        echo(to_json(expand_document(printable(dump.source), found, settings)))
     else:
         _print(found, by_expert, top)
-
-
-def _spec(
-    chosen: dict[str, Any],
-    experts: tuple[int, ...],
-    patterns: tuple,
-    by_neuron: Path | None,
-    plot: Path | None,
-    packed: bool,
-    output: Path | None,
-) -> "ExpandSpec":
-    """Build the specification from the options that were given; refuse those that do not go together."""
-    from wncore.experts.expansion import PRIOR, ExpandSpec
-    from wncore.experts.fitting import ClusterSpec
-
-    prune = pruning_options.read_spec(chosen, patterns, by_neuron, plot)
-
-    def given(name: str) -> bool:
-        source = click.get_current_context().get_parameter_source(name.replace("-", "_"))
-        return source is ParameterSource.COMMANDLINE
-
-    for idle, what in (
-        (packed and not output, "--packed has no effect without -o"),
-        (given("pairs") and not chosen["wasserstein"], "--pairs has no effect with --no-wasserstein"),
-        (experts == (0,) and len(patterns) > 1, "--experts auto finds one number, and there are several sparsities"),
-        (experts == (1,) and chosen["controls"], "--controls has no effect on one expert"),
-    ):
-        if idle:
-            raise click.UsageError(f"{what}; leave one of the two out")
-    clusters = ClusterSpec(
-        components=chosen["components"],
-        restarts=chosen["restarts"],
-        seed=chosen["seed"],
-        balanced=chosen["balanced"],
-        least_tokens=chosen["min_tokens"],
-    )
-    prior = chosen["prior"]
-    if prior is None:
-        prior = 0.0 if chosen["published"] else PRIOR
-    return ExpandSpec(experts, prune, clusters, prior, chosen["ridge"], chosen["controls"])
-
-
-def _files(output: Path | None, spec: "ExpandSpec") -> list[Path]:
-    """Name a file for each run that is no control."""
-    from wncore.files import sweep_paths
-
-    if output is None:
-        return []
-    numbers, patterns = [str(k) for k in spec.experts], [str(pattern) for pattern in spec.prune.patterns]
-    parts = [[k] * (len(numbers) > 1) + [each] * (len(patterns) > 1) for k in numbers for each in patterns]
-    return sweep_paths(output, ["-".join(part) for part in parts])
+    for runs in found if plot and output else ():
+        draw(runs)
+    return max(failures.report(failed), pictures.report(missing))
 
 
 def _check(
-    layers: list, specs: list["ExpandSpec"], work: dict[str, Any], neurons: tuple[int, ...], spooled: bool
-) -> None:
-    """Say before any work what cannot be done."""
-    from wncore.errors import InputError
+    opened: list, specs: list["ExpandSpec"], neurons: tuple[int, ...], failed: list["Failure"], spooled: bool
+) -> list[tuple[Any, "ExpandSpec"]]:
+    """Say before any work what cannot be done; a layer with too few tokens fails alone."""
+    from wncore.errors import InputError, TooFewTokensError
     from wncore.experts.layers import check_expandable
+    from wncore.failures import Failure
 
-    reading = {key: work[key] for key in ("holdout", "skip_tokens", "memory")}
-    for layer, spec in zip(layers, specs, strict=True):
-        check_expandable(layer, spec, **reading, spool=spooled)
-        if neurons and max(neurons) >= layer.weight.rows:
-            raise InputError(f"{layer.name} has {layer.weight.rows} neurons, from 0; --neuron {max(neurons)} is none")
+    able = []
+    for one, spec in zip(opened, specs, strict=True):
+        try:
+            check_expandable(one, spec, spool=spooled)
+        except TooFewTokensError as error:
+            failed.append(Failure(one.name, error))
+            continue
+        if neurons and max(neurons) >= one.shape[0]:
+            raise InputError(f"{one.name} has {one.shape[0]} neurons, from 0; --neuron {max(neurons)} is none")
+        able.append((one, spec))
+    return able
 
 
 def _run(
-    layers: list, specs: list["ExpandSpec"], engine: Any, work: dict[str, Any], quiet: bool
+    able: list[tuple[Any, "ExpandSpec"]], work: dict[str, Any], fail: "Fail", quiet: bool
 ) -> Iterator[list["LayerExpansion"]]:
     from wncore.experts.expansion import AUTO
     from wncore.experts.layers import expand_layers
     from wncore_cli.progress import describe, progress
 
+    specs = [spec for _, spec in able]
     spec = specs[0]
     numbers = {1, *spec.experts}  # one expert is what others are compared with
-    total = len(layers) * sum(k * (3 if spec.controls and k > 1 else 1) for k in numbers)
-    with progress(None if AUTO in numbers else total, "experts", quiet, layers[0].name) as bar:
-        for runs in expand_layers(layers, engine, specs, tick=bar.update, **work):
+    total = len(able) * sum(k * (3 if spec.controls and k > 1 else 1) for k in numbers)
+    with progress(None if AUTO in numbers else total, "experts", quiet, able[0][0].name) as bar:
+        opened = [one.telling(bar.update) for one, _ in able]
+        for runs in expand_layers(opened, specs, fail=fail, **work):
             describe(bar, runs[0].name)
             yield runs
 
 
-def _notes(dump: Any, names: list[str], found: list[list["LayerExpansion"]], output: Path | None) -> list[str]:
-    """Say what is passed over, what was not sound, and what is lost when the command ends."""
-    notes = list(dump.notes[:20])
-    rest = [name for name in names if not dump.layers[name].expandable]
-    if rest:
-        notes.append(f"{len(rest)} layers lack an input or a weight, and are left out: {', '.join(rest[:3])}")
-    notes += [
+def _notes(found: list[list["LayerExpansion"]], output: Path | None) -> list[str]:
+    """Say what was not sound, and what is lost when the command ends."""
+    notes = [
         f"{run.name}, experts {len(run.zeros)}: {warning}"
         for runs in found
         for run in runs
@@ -285,15 +251,15 @@ def _print(found: list[list["LayerExpansion"]], by_expert: bool, top: int) -> No
         settings_line,
     )
 
-    click.echo(settings_line(found))
-    click.echo()
-    click.echo(layers_table(found))
+    echo(settings_line(found))
+    echo()
+    echo(layers_table(found))
     if found[0][0].disentanglement is not None:
-        click.echo()
-        click.echo(disentanglement_table(found))
+        echo()
+        echo(disentanglement_table(found))
     if by_expert:
-        click.echo()
-        click.echo(experts_table(found))
+        echo()
+        echo(experts_table(found))
     if top:
-        click.echo()
-        click.echo(neurons_table(found, top))
+        echo()
+        echo(neurons_table(found, top))

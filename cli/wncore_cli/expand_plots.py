@@ -1,7 +1,6 @@
 """Pictures of a layer of sparse experts: was it disentangled, which neurons gain, and what each expert puts out."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,16 +24,15 @@ LONGEST = 2**15
 
 
 def draw(
-    layer: Any,
+    activations: Any,
     runs: "Sequence[LayerExpansion]",
-    backend: Any,
-    work: dict[str, Any],
+    neurons: Sequence[int],
     files: dict[str, Path],
     force: bool,
 ) -> None:
     """Draw the pictures of one layer, a row or a column for each of its runs that was scored.
 
-    `work` may name "neurons" to show; by default the most entangled one and a typical one.
+    Of no neurons, the most entangled one and a typical one are shown.
     """
     from matplotlib.figure import Figure
 
@@ -45,10 +43,10 @@ def draw(
         return
     gained = [run for run in scored if _experts_of(run) > 1] or scored  # one expert gains nothing
     kept = [run for run in scored if run.weights is not None]
-    neurons = work.get("neurons") or examples(scored[0].dense)
+    shown = neurons or examples(scored[0].dense)
     figures = {"disentanglement": _disentanglement(Figure, scored), "improvement": _improvement(Figure, gained)}
-    if kept and neurons:
-        figures["experts"] = _experts(Figure, layer, kept, neurons, backend, work)
+    if kept and shown:
+        figures["experts"] = _experts(Figure, activations, kept, shown)
     for kind, figure in figures.items():
         with replacing(files[kind], force) as temporary:
             longer = max(figure.get_size_inches())
@@ -152,25 +150,23 @@ def _improvement(make: Any, runs: Sequence[Any]) -> Any:
 
 def _experts(
     make: Any,
-    layer: Any,
+    activations: Any,
     runs: Sequence[Any],
     neurons: Sequence[int],
-    backend: Any,
-    work: dict[str, Any],
 ) -> Any:
     """Dense and sparse outputs of some neurons, run by run, and those of each expert (figure 6 there)."""
     most = max(runs, key=_experts_of)
     figure = make(figsize=(3.1 * (len(runs) + 1), 3.0 * len(neurons) + 0.6), layout="constrained")
     panels = figure.subplots(len(neurons), len(runs) + 1, squeeze=False, sharex=True)
     for line, neuron in zip(panels, neurons, strict=True):
-        y = _neuron(layer, neuron, backend, work)
+        y = _neuron(activations, neuron)
         centre, unit = y.mean(), y.std() or 1.0
         for axes in line[1:-1]:
             axes.sharey(line[0])
         for axes in line[:-1]:
             _density(axes, (y - centre) / unit, len(y), fill=True, color=GREY, alpha=0.6, label="dense")
         for axes, run in zip(line, runs, strict=False):
-            sparse = (_neuron(layer, neuron, backend, work, run) - centre) / unit
+            sparse = (_neuron(activations, neuron, run) - centre) / unit
             _density(axes, sparse, len(y), color=ORANGE, linewidth=1.3, label="sparse")
             gain, held = _gain(run)
             moved = f"W1 {run.disentanglement.two_sample[neuron]:.3f}, {held}RI {gain[neuron]:.2f}"
@@ -187,13 +183,12 @@ def _experts(
     return figure
 
 
-def _neuron(layer: Any, neuron: int, backend: Any, work: dict[str, Any], run: Any = None) -> Any:
+def _neuron(activations: Any, neuron: int, run: Any = None) -> Any:
     """Compute the outputs of one neuron, (n,), by the dense weights or by a run's experts."""
     from wncore.outputs import Outputs
 
-    tokens, alone = layer.tokens(work["skip_tokens"]), replace(layer, output=None)
     experts = {} if run is None else {"weights": run.weights, "labels": run.labels}
-    return Outputs(alone, tokens, backend, work["memory"], **experts).of(slice(neuron, neuron + 1))[:, 0].astype(float)
+    return Outputs(activations.alone(), **experts).of(slice(neuron, neuron + 1))[:, 0].astype(float)
 
 
 def _parts(axes: Any, sparse: Any, labels: Any) -> None:

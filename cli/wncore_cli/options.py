@@ -3,12 +3,13 @@
 import json
 import re
 from collections.abc import Callable
-from fnmatch import fnmatchcase
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import click
+
+from wncore_cli.notes import hear
 
 UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 
@@ -100,6 +101,45 @@ class Setting(click.ParamType):
             return key, text
 
 
+class Source(click.Path):
+    """A path; an empty one names nothing, and is not taken for the current folder."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Read the path."""
+        if value == "":
+            self.fail("an empty argument names no file or folder; is a variable unset that should?", param, ctx)
+        if value == "-":
+            self.fail(
+                "standard input and output are streams, and tensors are read and written in any order; "
+                "name a file (one that is called - is ./-)",
+                param,
+                ctx,
+            )
+        return super().convert(value, param, ctx)
+
+
+class Text(click.ParamType):
+    """Any text but none."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Read the text."""
+        if value == "":
+            self.fail("an empty argument names nothing; is a variable unset that should?", param, ctx)
+        return value
+
+
+def _remember_debug(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    ctx.meta["wncore.debug"] = value
+
+
+DEBUG = click.option(
+    "--debug", is_flag=True, expose_value=False, callback=_remember_debug, help="Show where an error came from."
+)
+QUIET = click.option("--quiet", is_flag=True, callback=hear, help="No progress and no notes on stderr.")
+
+
 def common(command: Callable) -> Callable:
     """Add the options that every command with work to do takes."""
     for option in reversed(
@@ -107,15 +147,16 @@ def common(command: Callable) -> Callable:
             click.option(
                 "--backend",
                 default="numba",
+                type=Text(),
                 show_default=True,
                 envvar="WNCORE_BACKEND",
                 help="Who does the arithmetic.",
             ),
-            click.option("--device", help="Device of the backend, for those that have one: cuda, cuda:1."),
+            click.option("--device", type=Text(), help="Device of the backend, for those that have one: cuda, cuda:1."),
             click.option("--memory", default="1GiB", show_default=True, type=Size(), help="To hold data in."),
             click.option("--threads", type=click.IntRange(1), help="Default: all cores of this process."),
-            click.option("--quiet", is_flag=True, help="No progress and no notes on stderr."),
-            click.option("--debug", is_flag=True, expose_value=False, help="Show where an error came from."),
+            QUIET,
+            DEBUG,
         ]
     ):
         command = option(command)
@@ -130,23 +171,22 @@ def make_backend(name: str, device: str | None, threads: int | None) -> Any:
     return get_backend(name, **{key: value for key, value in given.items() if value is not None})
 
 
-def match_layers(names: list[str], patterns: tuple[str, ...]) -> list[str]:
-    """Return the names that any pattern matches, all without a pattern."""
-    from wncore.errors import InputError
-
-    chosen = [name for name in names if not patterns or any(fnmatchcase(name, pattern) for pattern in patterns)]
-    if not chosen:
-        known = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
-        raise InputError(f"--layer {' '.join(patterns)} matches none of the {len(names)} layers: {known}")
-    return chosen
-
-
-SOURCE = click.Path(path_type=Path)
+SOURCE = Source(path_type=Path)
 FORCE = click.option("--force", is_flag=True, help="Replace files that exist.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document in place of tables.")
-LAYERS = click.option(
-    "--layer", "layers", multiple=True, metavar="GLOB", help="Only layers that match; may be repeated."
+_LAYER = click.option(
+    "--layer", "layers", multiple=True, metavar="GLOB", type=Text(), help="Only layers that match; may be repeated."
 )
+_EXCLUDE = click.option(
+    "--exclude", multiple=True, metavar="GLOB", type=Text(), help="No layers that match; may be repeated."
+)
+
+
+def LAYERS(command: Callable) -> Callable:
+    """Add the options that choose layers."""
+    return _LAYER(_EXCLUDE(command))
+
+
 LENGTH = click.option("--length", type=click.IntRange(1), help="Tokens of a sequence, for dumps that do not say.")
 SKIP_TOKENS = click.option(
     "--skip-tokens",

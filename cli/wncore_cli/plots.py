@@ -37,15 +37,13 @@ def targets(folder: Path, names: list[str], force: bool, kinds: Sequence[str] = 
     return found
 
 
-def draw(
-    layer: Any, score: "LayerScore", backend: Any, settings: dict[str, Any], files: dict[str, Path], force: bool
-) -> None:
+def draw(activations: Any, score: "LayerScore", files: dict[str, Path], force: bool) -> None:
     """Draw the pictures of one layer; the third only where the mapping difficulty is known."""
     from matplotlib.figure import Figure
 
     from wncore.files import replacing
 
-    figures = {"wasserstein": _distances(Figure, score), "neurons": _neurons(Figure, layer, score, backend, settings)}
+    figures = {"wasserstein": _distances(Figure, score), "neurons": _neurons(Figure, activations, score)}
     if score.mapping_difficulty is not None:
         figures["difficulty"] = _difficulty(Figure, score)
     for kind, figure in figures.items():
@@ -60,7 +58,7 @@ def _distances(make: Any, score: "LayerScore") -> Any:
     axes.set_title(title(f"{score.name}: {score.neurons} neurons, {score.tokens} tokens"))
     quiet(axes)
     if not len(live):
-        axes.text(0.5, 0.5, "every neuron is constant", transform=axes.transAxes, ha="center")
+        axes.text(0.5, 0.5, "no neuron varies by more than rounding", transform=axes.transAxes, ha="center")
         return figure
     top = score.wasserstein[score.top(max(1, round(0.03 * len(live))))]
     axes.hist(live, bins=min(100, max(10, len(live) // 12)), color=BLUE)
@@ -72,13 +70,13 @@ def _distances(make: Any, score: "LayerScore") -> Any:
     return figure
 
 
-def _neurons(make: Any, layer: Any, score: "LayerScore", backend: Any, settings: dict[str, Any]) -> Any:
+def _neurons(make: Any, activations: Any, score: "LayerScore") -> Any:
     import numpy as np
 
     from wncore.normal import density
     from wncore.outputs import Outputs
 
-    outputs = Outputs(layer, layer.tokens(settings["skip_tokens"]), backend, settings["memory"])
+    outputs = Outputs(activations)
     figure = make(figsize=(10, 5.6), layout="constrained")
     panels = figure.subplots(2, 3, sharex=True).ravel()
     grid = np.linspace(-5, 5, 401)

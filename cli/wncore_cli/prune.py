@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from wncore_cli import options, printable, pruning_options
+from wncore_cli import echo, failures, options, pictures, printable, pruning_options
+from wncore_cli.choice import choose_layers
 
 if TYPE_CHECKING:
     from wncore.layer_pruning import LayerPruning
@@ -41,6 +42,7 @@ def prune(
     sparsity: tuple,
     by_neuron: Path | None,
     layers: tuple[str, ...],
+    exclude: tuple[str, ...],
     top: int,
     plot: Path | None,
     length: int | None,
@@ -50,7 +52,7 @@ def prune(
     threads: int | None,
     quiet: bool,
     **chosen: Any,
-) -> None:
+) -> int:
     """Prune the linear layers of a dump, from its inputs (or their Gram matrices) and weights.
 
     SOURCES are safetensors dumps, as for score. The error is that of the layer's outputs, ||(W'-W)X||^2 / ||WX||^2,
@@ -62,88 +64,97 @@ def prune(
     wncore prune dump/ --layer '*.up_proj' --sparsity 2:4 --published
     """  # noqa: D301
     from wncore.dumps import open_dump
-    from wncore.dumps.dump import prunable_layers
     from wncore.files import spool, sweep_paths
+    from wncore.layers.activations import open_layers
     from wncore.prune_results import prune_document, write_pruned
     from wncore.results import to_json
     from wncore_cli import prune_plots
 
     spec = pruning_options.read_spec(chosen, sparsity, by_neuron, plot)
     dump = open_dump(*sources, length=length)
-    names = options.match_layers(list(dump.layers), layers)
-    ready = prunable_layers(dump, names)
+    selection = choose_layers(dump, layers, exclude, "prunable", chosen["skip_tokens"], quiet)
+    ready, failed = selection.ready, selection.failed
     specs = pruning_options.specs_of(ready, spec, by_neuron)
     sparsity = specs[0].patterns
     files = sweep_paths(output, [str(pattern) for pattern in sparsity]) if output else []
     pruning_options.check_files(files, [*dump.files, *([by_neuron] if by_neuron else [])], force)
-    pictures = _pictures(plot, ready, sparsity, force)
+    targets = _pictures(plot, ready, sparsity, force)
     engine = options.make_backend(backend, device, threads)
 
-    work = {"memory": memory} | {key: chosen[key] for key in ("ridge", "holdout", "skip_tokens", "wasserstein")}
+    reading = {key: chosen[key] for key in ("holdout", "skip_tokens")}
+    opened = open_layers(ready, engine, memory=memory, **reading)
+    by_name, missing = {one.name: one for one in opened}, []
+
+    def draw(results: list["LayerPruning"]) -> None:
+        for result, own in zip(results, targets.get(results[0].name, ()), strict=bool(targets)):
+            drawn = (by_name[result.name], result, own, force)
+            pictures.draw(prune_plots.draw, *drawn, failed=missing, silent=quiet)
+
     prunings = []
-    for i, results in enumerate(_run(ready, specs, engine, work, quiet)):
-        for result, own in zip(results, pictures[i] if pictures else (), strict=bool(pictures)):
-            prune_plots.draw(ready[i], result, engine, work, own, force)
+    work = {"ridge": chosen["ridge"], "wasserstein": chosen["wasserstein"], "fail": failures.recorder(failed)}
+    for results in _run(opened, specs, quiet, **work):
+        if plot and not output:  # weights that nobody keeps are drawn at once
+            draw(results)
         waiting = [spool(one.weight, output.parent) if output and one.weight is not None else None for one in results]
         prunings.append([replace(result, weight=weight) for result, weight in zip(results, waiting, strict=True)])
-    if not quiet:
-        for note in _notes(dump, names, prunings, output, plot):
-            click.echo(f"note: {printable(note)}", err=True)
-    settings = {"version": version("wncore"), "backend": backend}
-    settings |= {key: work[key] for key in ("holdout", "skip_tokens")}
+    failures.demand_some(prunings, failed)
+    failures.say_notes(_notes(prunings, output, plot), quiet)
+    settings = {"version": version("wncore"), "backend": backend, **reading}
     settings |= {"by_neuron": printable(str(by_neuron))} if by_neuron else {}
+    settings |= failures.documented(failed)
     for i, path in enumerate(files):
         run = [results[i] for results in prunings]
         document = prune_document(printable(dump.source), [[one] for one in run], settings, neurons=False)
-        write_pruned(path, ready, run, document, force)
+        write_pruned(path, [by_name[one.name].layer for one in run], run, document, force)
     if as_json:
-        click.echo(to_json(prune_document(printable(dump.source), prunings, settings)))
+        echo(to_json(prune_document(printable(dump.source), prunings, settings)))
     else:
         _print(prunings, top)
+    for results in prunings if plot and output else ():
+        draw(results)
+    return max(failures.report(failed), pictures.report(missing))
 
 
-def _pictures(folder: Path | None, layers: list, patterns: tuple, force: bool) -> list[list[dict[str, Path]]]:
+def _pictures(folder: Path | None, layers: list, patterns: tuple, force: bool) -> dict[str, list[dict[str, Path]]]:
     """Name the pictures of each layer and pattern."""
     if folder is None:
-        return []
+        return {}
     from wncore_cli import plots, prune_plots
 
     suffix = [f"-{str(pattern).replace(':', 'of')}" if len(patterns) > 1 else "" for pattern in patterns]
     names = [layer.name + tail for layer in layers for tail in suffix]
     flat = plots.targets(folder, names, force, prune_plots.KINDS)
-    return [flat[i : i + len(patterns)] for i in range(0, len(flat), len(patterns))]
+    return {layer.name: flat[i * len(patterns) : (i + 1) * len(patterns)] for i, layer in enumerate(layers)}
 
 
-def _run(layers: list, specs: list, engine: Any, work: dict[str, Any], quiet: bool) -> Iterator[list["LayerPruning"]]:
+def _run(opened: list, specs: list, quiet: bool, **settings: Any) -> Iterator[list["LayerPruning"]]:
     from wncore.layer_pruning import check_memory, prune_layers
     from wncore_cli.progress import describe, progress
 
-    for layer, spec in zip(layers, specs, strict=True):  # what cannot be done is said before any work
-        check_memory(layer, spec, engine, work["memory"])
-        spec.cells(layer.weight.rows, layer.weight.columns)
-        if layer.input is not None:
-            layer.tokens(work["skip_tokens"])
-    with progress(len(layers), "layers", quiet, layers[0].name) as bar:
-        for results in prune_layers(layers, engine, specs, **work):
-            yield results
-            bar.update()
-            describe(bar, layers[min(bar.n, len(layers) - 1)].name)
+    for one, spec in zip(opened, specs, strict=True):  # what cannot be done is said before any work
+        check_memory(one, spec)
+        spec.cells(*one.shape)
+    with progress(len(opened), "layers", quiet, opened[0].name) as bar:
+
+        def begun() -> Iterator[Any]:
+            for one in opened:
+                describe(bar, one.name)
+                yield one
+                bar.update()
+
+        yield from prune_layers(begun(), specs, **settings)
 
 
-def _notes(
-    dump: Any, names: list[str], prunings: list[list["LayerPruning"]], output: Path | None, plot: Path | None
-) -> list[str]:
-    """Say what is passed over, what was not sound, and what is lost when the command ends."""
-    notes = list(dump.notes[:20])
-    rest = [name for name in names if not dump.layers[name].prunable]
-    if rest:
-        notes.append(f"{len(rest)} layers lack a weight, or an input or gram, and are left out: {', '.join(rest[:3])}")
-    notes += [f"{results[0].name}: {warning}" for results in prunings for warning in results[0].warnings]
+def _notes(prunings: list[list["LayerPruning"]], output: Path | None, plot: Path | None) -> list[str]:
+    """Say what was not sound, and what is lost when the command ends."""
+    notes = [f"{results[0].name}: {warning}" for results in prunings for warning in results[0].warnings]
     if any(results[0].holdout_tokens == 0 for results in prunings):
         notes.append("no tokens were held out: the errors are those on the calibration tokens alone")
+    from wncore.errors import listed
+
     bare = [results[0].name for results in prunings if plot and results[0].wasserstein_dense is None]
     if bare:
-        notes.append(f"no pictures of {', '.join(bare[:3])}: outputs need the inputs themselves")
+        notes.append(f"no pictures of {listed(bare)}: outputs need the inputs themselves")
     if output is None:
         notes.append("the pruned weights were not kept; -o FILE.safetensors keeps them")
     return notes
@@ -152,9 +163,9 @@ def _notes(
 def _print(prunings: list[list["LayerPruning"]], top: int) -> None:
     from wncore_cli.prune_tables import layers_table, settings_line, worst_table
 
-    click.echo(settings_line(prunings))
-    click.echo()
-    click.echo(layers_table(prunings))
+    echo(settings_line(prunings))
+    echo()
+    echo(layers_table(prunings))
     if top and len(prunings[0]) == 1:
-        click.echo()
-        click.echo(worst_table([results[0] for results in prunings], top))
+        echo()
+        echo(worst_table([results[0] for results in prunings], top))

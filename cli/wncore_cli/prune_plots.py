@@ -12,9 +12,7 @@ if TYPE_CHECKING:
 KINDS = ("errors", "outputs")
 
 
-def draw(
-    layer: Any, result: "LayerPruning", backend: Any, work: dict[str, Any], files: dict[str, Path], force: bool
-) -> None:
+def draw(activations: Any, result: "LayerPruning", files: dict[str, Path], force: bool) -> None:
     """Draw the pictures of one layer, as far as it has the inputs they take."""
     from matplotlib.figure import Figure
 
@@ -24,21 +22,21 @@ def draw(
     if distance is None or result.weight is None:
         return
     figures = {
-        "errors": _errors(Figure, layer, result, distance),
-        "outputs": _outputs(Figure, layer, result, distance, result.weight, backend, work),
+        "errors": _errors(Figure, activations.weight, result, distance),
+        "outputs": _outputs(Figure, activations, result, distance, result.weight),
     }
     for kind, figure in figures.items():
         with replacing(files[kind], force) as temporary:
             figure.savefig(temporary, format="png", dpi=144)
 
 
-def _errors(make: Any, layer: Any, result: "LayerPruning", distance: "Float") -> Any:
+def _errors(make: Any, weight: Any, result: "LayerPruning", distance: "Float") -> Any:
     """Error, share of zeros and mean magnitude of each neuron against its distance (figure A4 of arXiv:2405.15756)."""
     import numpy as np
 
     figure = make(figsize=(13, 4.2), layout="constrained")
     held = result.neuron_error_holdout
-    dense = np.abs(layer.weight.read().astype(np.float64)).mean(axis=1)
+    dense = np.abs(weight.read().astype(np.float64)).mean(axis=1)
     columns = {
         "relative error" + ("" if held is None else ", held out"): result.neuron_error if held is None else held,
         "share of zeros": result.neuron_sparsity,
@@ -52,9 +50,7 @@ def _errors(make: Any, layer: Any, result: "LayerPruning", distance: "Float") ->
     return figure
 
 
-def _outputs(
-    make: Any, layer: Any, result: "LayerPruning", distance: "Float", pruned: Any, backend: Any, work: dict[str, Any]
-) -> Any:
+def _outputs(make: Any, activations: Any, result: "LayerPruning", distance: "Float", pruned: Any) -> Any:
     """Outputs of the neurons that lose most and of the most entangled, before and after (figure 1 there)."""
     import numpy as np
 
@@ -64,10 +60,9 @@ def _outputs(
     judged = result.neuron_error if result.neuron_error_holdout is None else result.neuron_error_holdout
     ranked = np.argsort(-np.nan_to_num(distance, nan=-1.0), kind="stable")
     worst, entangled = np.argsort(-judged, kind="stable")[:3], ranked[:3]
-    tokens = layer.tokens(work["skip_tokens"])
     before, after = (
-        Outputs(layer, tokens, backend, work["memory"], weights=weights).neurons([*worst, *entangled])
-        for weights in (layer.weight.read().astype(np.float32), pruned.astype(np.float32))
+        Outputs(activations, weights=weights).neurons([*worst, *entangled])
+        for weights in (activations.weight.read().astype(np.float32), pruned.astype(np.float32))
     )
     figure = make(figsize=(11, 6), layout="constrained")
     for line, (heading, chosen) in zip(

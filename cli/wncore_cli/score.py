@@ -1,18 +1,22 @@
 """``wncore score``: distances, errors and statistics of every neuron."""
 
+from collections.abc import Collection
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from wncore_cli import options, printable
+from wncore_cli import echo, failures, model_options, options, pictures, printable
+from wncore_cli.choice import match_layers
+from wncore_cli.reading import Reading, open_reading
 
 if TYPE_CHECKING:
+    from wncore.failures import Failure
     from wncore.scoring import LayerScore
 
 
-@click.command(short_help="Score the neurons of a dump.")
+@click.command(short_help="Score the neurons of a dump or a model.")
 @click.argument("sources", nargs=-1, required=True, type=options.SOURCE)
 @click.option(
     "-o", "--output", type=options.SOURCE, help="Write all neurons to a .parquet, .csv, .json or .safetensors file."
@@ -26,11 +30,10 @@ if TYPE_CHECKING:
 @click.option(
     "--estimator",
     type=click.Choice(["exact", "streaming", "sampled"]),
-    default="exact",
-    show_default=True,
-    help="sampled: the paper's, against a Gaussian sample.",
+    help="Default: exact for dumps, streaming for models. sampled: the paper's, against a Gaussian sample.",
 )
 @click.option("--streaming", is_flag=True, help="One pass, certified bounds: --estimator streaming.")
+@click.option("--exact", multiple=True, metavar="GLOB", type=options.Text(), help="Score these layers exactly.")
 @click.option(
     "--pairs",
     default=50_000,
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
 @options.SKIP_TOKENS
 @options.LENGTH
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the pairs and of the sample.")
+@model_options.BESIDE_DUMPS
 @options.common
 def score(
     sources: tuple[Path, ...],
@@ -50,22 +54,23 @@ def score(
     against: Path | None,
     top: int,
     layers: tuple[str, ...],
+    exclude: tuple[str, ...],
     plot: Path | None,
-    estimator: str,
+    estimator: str | None,
     streaming: bool,
+    exact: tuple[str, ...],
     pairs: int,
     skip_tokens: int,
-    length: int | None,
-    backend: str,
-    device: str | None,
     seed: int,
     memory: int,
-    threads: int | None,
     quiet: bool,
-) -> None:
+    **opening: Any,
+) -> int:
     """Score every neuron by the Wasserstein distance of its outputs to a Gaussian.
 
-    SOURCES are safetensors dumps: files, an index of shards, or folders of them, taken together as one dump.
+    SOURCES are safetensors dumps: files, an index of shards, or folders of them, taken together as one dump. Or one
+    folder of a Hugging Face model, which reads --text block by block; then --layer and --exclude also take mlp,
+    attention and all.
 
     The distance (WD) is 0 for a Gaussian and at most 1.4142; a Gaussian neuron stays under the noise floor 19 times in
     20. MD, the mapping difficulty, needs the layer's inputs. Wasserstein neurons are the top 1 to 3 % of a layer.
@@ -74,110 +79,148 @@ def score(
     wncore score acts.safetensors
     wncore score dump/ --layer '*.up_proj' --top 20 -o scores.parquet
     wncore score dense.safetensors --against sparse.safetensors
+    wncore score model/ --text text.txt --layer mlp
     """  # noqa: D301
-    from wncore.dumps import open_dump
     from wncore.errors import InputError
+    from wncore.layers.activations import open_layers
     from wncore.results import check_target, score_document, to_json, write_scores
 
-    estimator = "streaming" if streaming else estimator
     if output:
         check_target(output, force)
-    dump = open_dump(*sources, length=length)
-    chosen = _choose(dump, layers)
-    pictures = _pictures(plot, [layer.name for layer in chosen], force)
-    other = open_dump(against, length=length) if against else None
-    rivals = _rivals(chosen, other) if other else {}
-    if output and output.resolve() in {path.resolve() for path in [*dump.files, *(other.files if other else [])]}:
+    reading = open_reading(
+        sources,
+        "scorable",
+        layers=layers,
+        exclude=exclude,
+        skip_tokens=skip_tokens,
+        memory=memory,
+        quiet=quiet,
+        parts=("input", "output") if pairs else ("output",),
+        **opening,
+    )
+    if reading.model:
+        _refuse_for_models(against, plot)
+    estimator = "streaming" if streaming else estimator or ("streaming" if reading.model else "exact")
+    failed = reading.failed
+    files = _pictures(plot, reading.names, force)
+    other = open_dump_again(against, opening["length"]) if against else None
+    rivals = _rivals(reading, other, skip_tokens, failed, quiet) if other else {}
+    read = [*(reading.dump.files if reading.dump else ()), *(other.files if other else ())]
+    if output and output.resolve() in {path.resolve() for path in read}:
         raise InputError(f"{output} is part of the dump that is read; write the scores to another file")
-    engine = options.make_backend(backend, device, threads)
-    settings = {"seed": seed, "skip_tokens": skip_tokens, "pairs": pairs, "estimator": estimator, "memory": memory}
+    settings = {"seed": seed, "pairs": pairs, "estimator": estimator}
+    exactly = set(match_layers(reading.names, exact)) if exact else set()
 
-    scores = _run([*chosen, *rivals.values()], engine, settings, quiet)
-    if not quiet:
-        for note in _notes(dump, layers, chosen, other, rivals):
-            click.echo(f"note: {printable(note)}", err=True)
-    dense, sparse = scores[: len(chosen)], {score.name: score for score in scores[len(chosen) :]}
+    opened_rivals = open_layers(rivals.values(), reading.engine, skip_tokens=skip_tokens, memory=memory)
+    others = {one.name: one for one in opened_rivals}
+    dense, sparse = _run(reading, others, settings, exactly, quiet)
+    failures.demand_some(dense, failed)
     if output or as_json:
-        described = {"version": version("wncore"), "backend": backend, **settings}
-        del described["memory"]
+        described = {"version": version("wncore"), "backend": reading.backend, "seed": seed, "skip_tokens": skip_tokens}
+        described |= settings | ({"exact": list(exact)} if exact else {}) | reading.described
+        described |= failures.documented(failed)
         second = (printable(str(against)), sparse) if other else None
-        document = score_document(printable(dump.source), dense, described, second)
+        document = score_document(reading.source, dense, described, second)
         if output:
             write_scores(output, dense, document, force)
         if as_json:
-            click.echo(to_json(document))
+            echo(to_json(document))
     if not as_json:
         _print(dense, sparse, top)
-    if pictures:
+        if reading.model:
+            echo(_summary(dense, reading.described))
+    missing: list[str] = []
+    drawn = {one.name: one for one in reading.open(lambda _: None)} if files else {}
+    for result in dense if files else ():
         from wncore_cli import plots
 
-        for layer, result, files in zip(chosen, dense, pictures, strict=True):
-            plots.draw(layer, result, engine, settings, files, force)
+        drawing = (drawn[result.name], result, files[result.name], force)
+        pictures.draw(plots.draw, *drawing, failed=missing, silent=quiet)
+    return max(failures.report(failed), pictures.report(missing))
 
 
-def _choose(dump: Any, patterns: tuple[str, ...]) -> list:
-    from wncore.dumps.dump import scorable_layers
-
-    return scorable_layers(dump, options.match_layers(list(dump.layers), patterns))
-
-
-def _notes(dump: Any, patterns: tuple[str, ...], chosen: list, other: Any, rivals: dict[str, Any]) -> list[str]:
-    """Say what is passed over, and what makes a comparison unfair."""
-    notes = [*dump.notes[:20], *(other.notes[:20] if other else [])]
-    names = {layer.name for layer in chosen}
-    rest = [name for name in options.match_layers(list(dump.layers), patterns) if name not in names]
-    if rest:
-        notes.append(f"{len(rest)} layers have weights only and are left out: {', '.join(rest[:3])}")
-    uneven = [layer.name for layer in chosen if rivals and rivals[layer.name].rows != layer.rows]
-    if uneven:
-        notes.append(
-            f"the two dumps have different numbers of tokens for {', '.join(uneven[:3])}; fewer tokens raise the "
-            f"distance of every neuron (see the noise floors)"
-        )
-    return notes
-
-
-def _rivals(chosen: list, other: Any) -> dict[str, Any]:
-    """Find the chosen layers in the second dump."""
-    from wncore.dumps.dump import scorable_layers
+def _refuse_for_models(against: Path | None, plot: Path | None) -> None:
     from wncore.errors import InputError
 
+    for name, given in (("--against", against), ("--plot", plot)):
+        if given:
+            raise InputError(f"{name} is for dumps; capture the model's activations first: wncore capture MODEL --text")
+
+
+def open_dump_again(path: Path, length: int | None) -> Any:
+    """Open the second dump."""
+    from wncore.dumps import open_dump
+
+    return open_dump(path, length=length)
+
+
+def _rivals(reading: Reading, other: Any, skip_tokens: int, failed: list["Failure"], quiet: bool) -> dict[str, Any]:
+    """Find the chosen layers in the second dump; without its rival, a layer is scored, and not compared."""
+    from wncore.dumps.selection import choose
+    from wncore.errors import InputError, ShapeError, listed
+    from wncore.failures import Failure, first_of
+
+    chosen = [reading.dump.layers[name] for name in reading.names]
     missing = [layer.name for layer in chosen if layer.name not in other.layers]
     if missing:
         raise InputError(
             f"--against {other.source} lacks {', '.join(missing[:3])}; choose layers that both have: --layer"
         )
-    rivals = {layer.name: layer for layer in scorable_layers(other, [layer.name for layer in chosen])}
+    found = choose(other, [layer.name for layer in chosen], "scorable", skip_tokens)
+    if found.lacking:
+        raise InputError(f"--against {other.source} has no outputs of {listed(found.lacking)}")
+    rivals, wrong = {layer.name: layer for layer in found.ready}, list(found.failed)
     for layer in chosen:
-        if layer.name not in rivals:
-            raise InputError(f"--against {other.source} has no outputs of {layer.name}")
-        if rivals[layer.name].neurons != layer.neurons:
-            raise InputError(
-                f"{layer.name} has {layer.neurons} neurons, and {rivals[layer.name].neurons} in {other.source}"
-            )
+        if layer.name in rivals and rivals[layer.name].neurons != layer.neurons:
+            neurons = rivals.pop(layer.name).neurons
+            text = f"{layer.name} has {layer.neurons} neurons, and {neurons} in {other.source}"
+            wrong.append(Failure(layer.name, ShapeError(text)))
+    if not rivals:
+        raise first_of(wrong)
+    failed += wrong
+    notes = [*other.notes, *(f"of {other.source}: {note}" for note in found.notes)]
+    uneven = [layer.name for layer in chosen if layer.name in rivals and rivals[layer.name].rows != layer.rows]
+    if uneven:
+        notes.append(
+            f"the two dumps have different numbers of tokens for {listed(uneven)}; fewer tokens raise the "
+            f"distance of every neuron (see the noise floors)"
+        )
+    failures.say_notes(notes, quiet)
     return rivals
 
 
-def _pictures(folder: Path | None, names: list[str], force: bool) -> list[dict[str, Path]]:
+def _pictures(folder: Path | None, names: list[str], force: bool) -> dict[str, dict[str, Path]]:
     if folder is None:
-        return []
+        return {}
     from wncore_cli import plots
 
-    return plots.targets(folder, names, force)
+    return dict(zip(names, plots.targets(folder, names, force), strict=True))
 
 
-def _run(layers: list, engine: Any, settings: dict[str, Any], quiet: bool) -> list["LayerScore"]:
+def _run(
+    reading: Reading, others: dict[str, Any], settings: dict[str, Any], exactly: Collection[str], quiet: bool
+) -> tuple[list["LayerScore"], dict[str, "LayerScore"]]:
+    """Score the layers, and those of the second dump; one that fails is noted, and the next one begun."""
+    from wncore.errors import WncoreError
+    from wncore.failures import attempt
     from wncore.scoring import score_layer
     from wncore_cli.progress import describe, progress
 
-    counts = [layer.tokens(settings["skip_tokens"]).count for layer in layers]  # bad masks are found before any work
-    total = sum(count * layer.neurons for count, layer in zip(counts, layers, strict=True))
+    fail = failures.recorder(reading.failed)
+    total = reading.numbers + sum(one.tokens.count * one.layer.neurons for one in others.values())
+    dense: list[LayerScore] = []
+    sparse: dict[str, LayerScore] = {}
     with progress(total, "outputs", quiet, scale=True) as bar:
-        results = []
-        for layer in layers:
-            describe(bar, layer.name)
-            results.append(score_layer(layer, engine, progress=bar.update, **settings))
-    return results
+        for one in reading.open(bar.update):
+            describe(bar, one.name)
+            with attempt(one.name, fail):
+                chosen: dict[str, Any] = settings | {"estimator": "exact"} if one.name in exactly else settings
+                dense.append(score_layer(one, **chosen))
+        for one in (others[score.name] for score in dense if score.name in others):
+            describe(bar, one.name)
+            with attempt(one.name, lambda name, error: fail(name, WncoreError(f"of the second dump: {error}"))):
+                sparse[one.name] = score_layer(one.telling(bar.update), **settings)
+    return dense, sparse
 
 
 def _print(scores: list["LayerScore"], against: dict[str, "LayerScore"], top: int) -> None:
@@ -186,6 +229,17 @@ def _print(scores: list["LayerScore"], against: dict[str, "LayerScore"], top: in
     parts = [layers_table(scores)]
     parts += [top_table(scores, top)] if top else []
     parts += [change_table(scores, against, top)] if against else []
-    click.echo("\n\n".join(parts))
+    echo("\n\n".join(parts))
     for line in flag_lines(scores):
-        click.echo(line)
+        echo(line)
+
+
+def _summary(scores: list["LayerScore"], described: dict[str, Any]) -> str:
+    """Say what of the model was looked at, on what text."""
+    sinks = max((one.sinks or 0 for one in scores), default=0)
+    lines = [
+        f"{len(scores)} layers, {described['coverage']:.1%} of the parameters of the model's blocks, on "
+        f"{described['windows']} windows of {described['length']} tokens, forward in {described['dtype']}",
+        f"attention sinks, tokens whose input is over 10 times longer than the median: {sinks} in the layer with most",
+    ]
+    return "\n" + "\n".join(lines)

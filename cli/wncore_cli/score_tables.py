@@ -3,17 +3,23 @@
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wncore.results import change
 from wncore.scoring import LayerScore
 from wncore_cli import printable
 from wncore_cli.tables import number, table
 
-FLAGS = {
-    "constant": "are constant",
-    "first_token": "change without the first token of a sequence",
-    "wide_bounds": "have bounds more than 0.02 apart, score them exactly",
-}
+
+def _flags(one: LayerScore) -> dict[str, NDArray[np.bool_] | None]:
+    """Say what neurons of a layer can be flagged for, and which are."""
+    hidden = one.constant & (one.std > 0)
+    return {
+        "are constant": one.constant & ~hidden,
+        f"vary by no more than rounding may, {one.dtype} cannot tell them from constant": hidden,
+        "change without the first token of a sequence": one.first_token,
+        "have bounds more than 0.02 apart, score them exactly": one.wide_bounds,
+    }
 
 
 def layers_table(scores: Sequence[LayerScore]) -> str:
@@ -45,7 +51,11 @@ def top_table(scores: Sequence[LayerScore], top: int) -> str:
             pair = (one.mapping_difficulty, one.mapping_difficulty_shuffled)
             row += [number(None if column is None else column[i], 2) for column in pair]
         rows.append([*row, number(one.skewness[i], 2), number(one.excess_kurtosis[i], 2)])
-    return table([*head, "skewness", "kurtosis"], rows) if rows else "no neuron has a distance: all are constant"
+    if not rows:
+        hidden = sorted({one.dtype for one in scores if one.std.any()})
+        told = f", as far as {' and '.join(hidden)} can tell" if hidden else ""
+        return f"no neuron has a distance: all are constant{told}"
+    return table([*head, "skewness", "kurtosis"], rows)
 
 
 def change_table(scores: Sequence[LayerScore], against: dict[str, LayerScore], top: int) -> str:
@@ -55,7 +65,7 @@ def change_table(scores: Sequence[LayerScore], against: dict[str, LayerScore], t
     """
     head = ["change", "tokens", "against", "noise floor", "against", "median", "falls for"]
     summary, ranked = [], []
-    for one in scores:
+    for one in (one for one in scores if one.name in against):
         other = against[one.name]
         delta = change(one, other)
         known = np.flatnonzero(np.isfinite(delta))
@@ -80,8 +90,7 @@ def flag_lines(scores: Sequence[LayerScore]) -> list[str]:
     """A sentence for each flag that neurons of a layer carry."""
     lines = []
     for one in scores:
-        for flag, meaning in FLAGS.items():
-            values = getattr(one, flag)
+        for meaning, values in _flags(one).items():
             found = np.flatnonzero(values) if values is not None else []
             if len(found):
                 shown = ", ".join(map(str, found[:8])) + (", ..." if len(found) > 8 else "")

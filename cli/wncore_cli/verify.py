@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from wncore_cli import options, printable
+from wncore_cli import echo, options, printable
 from wncore_cli.progress import progress
 from wncore_cli.tables import table
 
@@ -33,13 +33,16 @@ RESULTS = {True: "ok", False: "FAILED", None: "-"}
 )
 @options.JSON
 @click.option(
-    "--backend", envvar="WNCORE_BACKEND", help="Who does the arithmetic; by default, as all below, as recorded."
+    "--backend",
+    type=options.Text(),
+    envvar="WNCORE_BACKEND",
+    help="Who does the arithmetic; by default, as all below, as recorded.",
 )
-@click.option("--device", help="Device of the backend, for those that have one: cuda, cuda:1.")
+@click.option("--device", type=options.Text(), help="Device of the backend, for those that have one: cuda, cuda:1.")
 @click.option("--memory", type=options.Size(), help="To hold data in.")
 @click.option("--threads", type=click.IntRange(1), help="Of the backend.")
-@click.option("--quiet", is_flag=True, help="No progress and no notes on stderr.")
-@click.option("--debug", is_flag=True, expose_value=False, help="Show where an error came from.")
+@options.QUIET
+@options.DEBUG
 def verify(
     paths: tuple[Path, ...],
     against: tuple[Path, ...],
@@ -52,8 +55,8 @@ def verify(
 ) -> None:
     """Check the experts in FILE: hashes, zeros, sizes and counts; and, against their source, tokens and errors.
 
-    Where versions, machine, backend, device, threads and memory are those recorded, numbers must be equal to the bit;
-    elsewhere they may differ by rounding, and by tokens that lie between two experts. The exit code is 1 if a check
+    Where versions, machine, backend, device and threads are those recorded, numbers must be equal to the bit; elsewhere
+    they may differ by rounding, and by tokens that lie between two experts. The exit code is 1 if a check
     fails.
 
     \b
@@ -81,9 +84,9 @@ def verify(
             found = verify_against(file, dump, engine, memory=memory, tick=bar.update)
             checks += found.checks
     if not found and not quiet:
-        click.echo(f"note: {printable(_hint(file))}", err=True)
+        echo(f"note: {printable(_hint(file))}", err=True)
     if as_json:
-        click.echo(json.dumps(_document(file, found, checks), allow_nan=False))
+        echo(json.dumps(_document(file, found, checks), allow_nan=False))
     else:
         _print(file, found, checks)
     failed = [check for check in checks if check.passed is False]
@@ -150,8 +153,8 @@ def _document(file: "ExpertFile", found: "Verification | None", checks: list["Ch
 
 
 def _print(file: "ExpertFile", found: "Verification | None", checks: list["Check"]) -> None:
-    click.echo(printable(f"{file.path}: {_rule(found)}"))
-    click.echo()
+    echo(printable(f"{file.path}: {_rule(found)}"))
+    echo()
     columns = [
         ["layer", *(check.layer or "(file)" for check in checks)],
         _left("check", *(check.name for check in checks)),
@@ -159,7 +162,7 @@ def _print(file: "ExpertFile", found: "Verification | None", checks: list["Check
         _left("found", *(check.finding[:120] for check in checks)),
     ]
     head, *rows = zip(*columns, strict=True)
-    click.echo(table(head, rows))
+    echo(table(head, rows))
 
 
 def _left(*words: str) -> list[str]:

@@ -38,6 +38,9 @@ class RefusesEverything(Saboteur):
     def gaussian_distance(self, y):
         self._refuse()
 
+    def choose_edges(self, y, bins):
+        self._refuse()
+
     def histogram(self, y, edges):
         self._refuse()
 

@@ -38,7 +38,7 @@ def settle_axes(layers: dict[str, Parts], masks: list[Piece], length: int | None
     notes: list[str] = []
     guessed: list[Entry] = []
     for name, parts in list(layers.items()):
-        widths = _widths(parts)
+        widths, before = _widths(parts), len(parts)
         for part in [part for part in ("output", "input") if part in parts]:
             pieces, width = parts[part], widths.get(part)
             first = max((entry for _, entry in pieces), key=lambda entry: len(entry.shape))
@@ -59,7 +59,7 @@ def settle_axes(layers: dict[str, Parts], masks: list[Piece], length: int | None
                 parts[part] = folded
                 if width is None and rows is None and (first.shape[1] != length or first.shape[2] == length):
                     guessed.append(first)
-        if not parts:
+        if before and not parts:
             del layers[name]
     if guessed:
         one = replace(guessed[0], channels=2)

@@ -1,36 +1,26 @@
 """Opening a dump: find its files, recognise its tensors, check that they fit together.
 
-No tensor is read, but weights that two files hold are compared.
+No tensor is read, but weights, or their scales, that two files hold are compared.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from wncore.dumps.axes import Parts, Piece, settle_axes
-from wncore.dumps.header import Entry, Header, read_header
-from wncore.dumps.layer import Layer, as_column
+from wncore.dumps.axes import settle_axes
+from wncore.dumps.header import read_header
+from wncore.dumps.layer import Layer
 from wncore.dumps.metadata import count_gram_tokens, merge_metadata, share_inputs, stated_length
 from wncore.dumps.orientation import TRANSPOSED, transposed_shape, undecided
+from wncore.dumps.quantised import Scaled, check_activations, dequantise
+from wncore.dumps.recognition import Found, Piece, blame, recognise
 from wncore.dumps.sequences import check_effect, check_sequences
 from wncore.dumps.sources import by_number, find_files
 from wncore.dumps.tensor import CHUNK, Tensor
-from wncore.errors import DumpError, InputError
+from wncore.errors import DumpError, InputError, listed
 
-SUFFIXES = {
-    "input": "input",
-    "inputs": "input",
-    "output": "output",
-    "outputs": "output",
-    "weight": "weight",
-    "bias": "bias",
-    "gram": "gram",
-}
-MASK = "tokens.mask"
 EXPERTS = "wncore.expand"
 """Metadata of a file of sparse experts (`wncore.experts.files`), which is no dump."""
-UNNAMED = "layer"
-"""What a layer is called whose tensors are named just "input", "weight" and so on."""
 
 
 @dataclass(frozen=True)
@@ -45,97 +35,134 @@ class Dump:
     """What was passed over, and why."""
 
 
-@dataclass
-class _Found:
-    """Tensors by layer and part, as the files are read."""
-
-    parts: dict[str, Parts] = field(default_factory=dict[str, Parts])
-    masks: list[Piece] = field(default_factory=list[Piece])
-    notes: list[str] = field(default_factory=list[str])
-
-
 def open_dump(*sources: str | Path, length: int | None = None) -> Dump:
     """Open files, a sharded set by its index, or a folder of either, as one dump.
 
     An input or output that several files hold is one tensor, cut between tokens, in the order of the files. `length`
-    is the tokens of a sequence, for a dump that does not say.
+    is the tokens of a sequence, for a dump that does not say. A layer that is empty, or whose tensors do not fit
+    together, says so when it is used (`Layer.check`).
 
     Raises
     ------
     DumpError
-        If a file is damaged, or the tensors of a layer do not fit together, or there is no layer.
+        As `survey_dump`; or if no layer at all can be used.
+    InputError
+        As `survey_dump`.
+    """
+    dump = survey_dump(*sources, length=length)
+    reasons = [layer.fault or layer.empty for layer in dump.layers.values()]
+    if all(reasons):
+        raise _noting(DumpError(reasons[0]), dump.notes)
+    return dump
+
+
+def survey_dump(*sources: str | Path, length: int | None = None) -> Dump:
+    """Open a dump as `open_dump`, but for no other end than to say what it holds: no layer need be sound.
+
+    Raises
+    ------
+    DumpError
+        If a file is damaged, or there is no layer.
     InputError
         If `length` is not positive, or not what the dump says.
     """
     if length is not None and length < 1:
         raise InputError(f"a sequence has at least one token; got a length of {length}")
-    expected = find_files([Path(source) for source in sources])
-    headers = [read_header(path) for path in expected]
+    if "" in sources:
+        raise DumpError("an empty name is no file; give a .safetensors file, an index or a folder of them")
+    files = find_files([Path(source) for source in sources])
+    headers = [read_header(path) for path in files.held]
     for header in headers:
         if EXPERTS in header.metadata:
             raise DumpError(
                 f"{header.path} holds sparse experts, no inputs or outputs; `wncore inspect` says more of it, `wncore "
                 f"verify` checks it"
             )
-        for name in sorted(expected[header.path] - header.tensors.keys())[:1]:
+        for name in sorted(files.held[header.path] - header.tensors.keys())[:1]:
             raise DumpError(f"{header.path} lacks {name[:80]}, which its index says it holds; copy the file again")
     metadata = merge_metadata(headers)
-    found = _Found()
+    found = Found(notes=list(files.notes))
+    used: list[Piece] = []
     for header in headers:
         for name, entry in header.tensors.items():
-            _recognise(header, name, entry, found)
+            reason = files.passed_over(header.path, entry)
+            if reason is None:
+                used.append((header, entry))
+            else:
+                found.notes.append(f"{name[:80]} in {header.path.name} is passed over: {reason}")
+    names = {entry.name for _, entry in used}
+    for header, entry in used:
+        recognise(header, entry.name, entry, names, found)
+    try:
+        layers = _layers(found, metadata, length)
+        if not layers:
+            raise DumpError(
+                f"{', '.join(map(str, sources))} holds no layer: no floating tensor of two or more axes; capture one"
+            )
+    except InputError as error:
+        raise _noting(error, found.notes) from None
+    return Dump(", ".join(map(str, sources)), layers, metadata, tuple(files.held), tuple(found.notes))
+
+
+def _noting(error: InputError, notes: Sequence[str]) -> InputError:
+    """Add to an error what was passed over: it may be the reason."""
+    for note in notes:
+        error.add_note(note)
+    return error
+
+
+def _layers(found: Found, metadata: dict[str, str], length: int | None) -> dict[str, Layer]:
+    """Make layers of the tensors that were found, in the order of their names, numbers by value."""
     stated = stated_length(metadata)
     if stated and length and stated != length:
         raise InputError(f"the dump says that a sequence has {stated} tokens, and you say {length}; leave --length out")
     option, length = length, stated or length
     found.notes += settle_axes(found.parts, found.masks, length)
-    layers = {name: _layer(name, parts, found, length) for name, parts in found.parts.items()}
-    found.notes += [*count_gram_tokens(layers, metadata), *share_inputs(layers, metadata)]
-    kept = {name: layers[name] for name in sorted(layers, key=by_number)}
-    for layer in kept.values():
-        _check_shapes(layer)
-    if not kept:
-        raise DumpError(
-            f"{', '.join(map(str, sources))} holds no layer: no floating tensor of two or more axes; capture one"
-        )
+    layers: dict[str, Layer] = {}
+    for name, parts in found.parts.items():
+        if parts.keys() == {"bias"} and name not in found.faults:  # of a norm, say
+            found.notes.append(f"{parts['bias'][0][1].name} is passed over: nothing else of {name} is there")
+        else:
+            layers[name] = _layer(name, parts, found, length)
+    _note_riders(layers, found)
+    found.notes += count_gram_tokens(layers, metadata)
+    found.notes += share_inputs(layers, metadata, found.spoiled)
+    kept = {name: _checked(layers[name]) for name in sorted(layers, key=by_number)}
     found.notes += [*check_effect(kept.values(), option, stated, bool(found.masks)), *undecided(kept.values())]
-    return Dump(", ".join(map(str, sources)), kept, metadata, tuple(expected), tuple(found.notes))
+    return kept
 
 
-def _recognise(header: Header, name: str, entry: Entry, found: _Found) -> None:
-    owner, _, suffix = name.rpartition(".")
-    part = SUFFIXES.get(suffix)
-    where = f"{name} in {header.path}"
-    if name == MASK:
-        if entry.dtype not in ("BOOL", "U8"):
-            raise DumpError(f"{where} has type {entry.dtype}; a mask must be BOOL or U8, write it again")
-        found.masks.append(as_column(header, entry))
-        return
-    if not entry.floating:
-        if part is not None:
-            raise DumpError(f"{where} has type {entry.dtype}; a floating type is needed (dequantise it first)")
-        found.notes.append(f"{name} is passed over: its type is {entry.dtype}")
-        return
-    if part == "bias" and len(entry.shape) == 1:
-        header, entry = as_column(header, entry)
-    elif len(entry.shape) < 2 or (part in ("weight", "gram", "bias") and len(entry.shape) != 2):
-        found.notes.append(f"{name} is passed over: its shape is {entry.shape}")
-        return
-    if 0 in entry.shape:
-        raise DumpError(f"{where} is empty: its shape is {entry.shape}; capture it again")
-    pieces = found.parts.setdefault((owner or UNNAMED) if part else name, {}).setdefault(part or "output", [])
-    for other, held in pieces:
-        if other is header:
-            raise DumpError(f"{header.path} holds {held.name} and {name}, two names for one tensor; keep one")
-    pieces.append((header, entry))
+def _note_riders(layers: dict[str, Layer], found: Found) -> None:
+    """Say which weights were multiplied by their scales, and what else goes with weights and is not used."""
+    scaled = {name for name, layer in layers.items() if isinstance(layer.weight, Scaled)}
+    if scaled:
+        found.notes.append(f"float8 weights times their scales: {listed(sorted(scaled, key=by_number))}")
+    for name, riders in found.riders.items():
+        for one, _, entry in riders:
+            if not (name in scaled and one.role == "scale"):
+                found.notes.append(f"{entry.name} is passed over: it goes with a quantised tensor of {name}")
 
 
-def _layer(name: str, parts: Parts, found: _Found, length: int | None) -> Layer:
-    tensors = {part: _tensor(part, pieces) for part, pieces in parts.items()}
-    source = tensors.get("output") or tensors.get("input")
-    mask = _mask(source, found.masks) if source is not None else None
-    x, y, w, b, h = (tensors.get(part) for part in ("input", "output", "weight", "bias", "gram"))
-    return Layer(name, x, y, w, b, h, mask=mask, sequence_length=length)
+def _layer(name: str, parts: dict[str, list[Piece]], found: Found, length: int | None) -> Layer:
+    """Make a layer of its tensors; what is wrong with it concerns no other."""
+    tensors: dict[str, Tensor] = {}
+    riders, mask = found.riders.get(name, []), None
+    try:
+        for part, pieces in parts.items():
+            tensors[part] = _tensor(part, [piece for piece in pieces if 0 not in piece[1].shape] or pieces[:1])
+        source = tensors.get("output") or tensors.get("input")
+        mask = _mask(source, found.masks) if source is not None and source.rows * source.columns else None
+        check_activations(tensors, riders)
+    except DumpError as error:
+        blame(found, name, None, str(error))
+    weight = tensors.pop("weight", None)
+    try:
+        weight = dequantise(name, weight, riders)
+    except DumpError as error:
+        weight = None  # its numbers are none, and nobody shall take them for some
+        blame(found, name, "weight", str(error))
+    x, y, b, h = (tensors.get(part) for part in ("input", "output", "bias", "gram"))
+    return Layer(name, x, y, weight, b, h, mask=mask, sequence_length=length, fault=found.faults.get(name))
 
 
 def _tensor(part: str, pieces: list[Piece]) -> Tensor:
@@ -184,6 +211,22 @@ def _mask(source: Tensor, masks: list[Piece]) -> Tensor | None:
     return whole
 
 
+def _checked(layer: Layer) -> Layer:
+    """Return the layer, with what its shapes show to be wrong with it."""
+    if layer.fault is not None:
+        return layer
+    for tensor in filter(None, (layer.input, layer.output, layer.weight, layer.bias, layer.gram)):
+        if not tensor.rows * tensor.columns:
+            (header, entry), *_ = tensor.pieces
+            what = f"{entry.name} in {header.path} is empty: its shape is {entry.shape}; capture it again"
+            return replace(layer, empty=what)
+    try:
+        _check_shapes(layer)
+    except DumpError as error:
+        return replace(layer, fault=str(error))
+    return layer
+
+
 def _check_shapes(layer: Layer) -> None:
     other = f", or {TRANSPOSED}" if transposed_shape(layer) else ""
 
@@ -199,61 +242,9 @@ def _check_shapes(layer: Layer) -> None:
     if y is not None and w is not None:
         demand(y.columns == w.rows, f"output has {y.columns} neurons, weight {w.rows} rows")
     if b is not None:
+        demand(b.columns == 1, f"bias has {b.columns} columns, and one is needed")
         demand(layer.neurons in (0, b.rows), f"bias has {b.rows} entries for {layer.neurons} neurons")
     if h is not None:
         width = w.columns if w is not None else x.columns if x is not None else h.columns
         demand(h.rows == h.columns == width, f"gram is {h.rows} x {h.columns} for {width} inputs")
     check_sequences(layer)
-
-
-def scorable_layers(dump: Dump, names: Sequence[str]) -> list[Layer]:
-    """Return the named layers that have outputs or inputs and weights.
-
-    Raises
-    ------
-    DumpError
-        If one of them has an input or a bias, but not what it takes, or none has anything but weights.
-    """
-    chosen = [dump.layers[name] for name in names]
-    for layer in chosen:
-        if layer.input is not None and not layer.scorable:
-            raise DumpError(f"{layer.name} has an input but no weight and no output; add one, or leave it out: --layer")
-    ready = [layer for layer in chosen if layer.scorable]
-    if not ready:
-        raise DumpError(
-            f"{dump.source} holds weights but no activations of {', '.join(names[:3])}; a dump needs each layer's "
-            f"output, or its input and weight"
-        )
-    return ready
-
-
-def prunable_layers(dump: Dump, names: Sequence[str]) -> list[Layer]:
-    """Return the named layers that have weights, and inputs or their Gram matrix.
-
-    Raises
-    ------
-    DumpError
-        If none has.
-    """
-    ready = [dump.layers[name] for name in names if dump.layers[name].prunable]
-    if not ready:
-        raise DumpError(
-            f"{dump.source} cannot be pruned: none of {', '.join(names[:3])} has a weight and an input, or its gram"
-        )
-    return ready
-
-
-def expandable_layers(dump: Dump, names: Sequence[str]) -> list[Layer]:
-    """Return the named layers that have weights and inputs.
-
-    Raises
-    ------
-    DumpError
-        If none has.
-    """
-    ready = [dump.layers[name] for name in names if dump.layers[name].expandable]
-    if not ready:
-        raise DumpError(
-            f"{dump.source} cannot be expanded: none of {', '.join(names[:3])} has a weight and an input to cluster"
-        )
-    return ready

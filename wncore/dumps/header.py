@@ -3,7 +3,8 @@
 Format: https://huggingface.co/docs/safetensors; eight bytes of length, JSON of that length, then the bytes of the
 tensors without gap or overlap. The safetensors library is not asked: it maps the file, so that one that shrinks
 meanwhile kills the process, it keeps the last of two tensors of one name, and does not say which tensor is wrong.
-Whatever is accepted here, the library accepts and reads alike (tests/test_hostile.py).
+Whatever is accepted here, the library accepts and reads alike (tests/test_hostile.py); whatever it accepts is accepted
+here (tests/test_dump_liberal.py), except names that stand twice, and headers longer than `LONGEST`.
 """
 
 import os
@@ -20,6 +21,7 @@ import ml_dtypes
 import numpy as np
 
 from wncore.dumps import strict_json
+from wncore.dumps.foreign import refuse_foreign
 from wncore.errors import DumpError
 
 DTYPES: dict[str, np.dtype[Any]] = {
@@ -31,14 +33,15 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "F8_E5M2": np.dtype(ml_dtypes.float8_e5m2),
     "F8_E4M3FNUZ": np.dtype(ml_dtypes.float8_e4m3fnuz),
     "F8_E5M2FNUZ": np.dtype(ml_dtypes.float8_e5m2fnuz),
+    "F8_E8M0": np.dtype(ml_dtypes.float8_e8m0fnu),
     "BOOL": np.dtype(np.bool_),
     "U8": np.dtype(np.uint8),
     "I64": np.dtype(np.int64),
 }
-"""What can be read: every float type, the two types of a mask, and counts."""
-FLOATS = DTYPES.keys() - {"BOOL", "U8", "I64"}
+"""What can be read: every float type, powers of two as scales, the two types of a mask, and counts."""
+FLOATS = DTYPES.keys() - {"F8_E8M0", "BOOL", "U8", "I64"}
 
-OTHERS = "F4:4 F6_E2M3:6 F6_E3M2:6 I8:8 F8_E8M0:8 I16:16 U16:16 I32:32 U32:32 U64:64 C64:64"
+OTHERS = "F4:4 F6_E2M3:6 F6_E3M2:6 I8:8 I16:16 U16:16 I32:32 U32:32 U64:64 C64:64"
 BITS = {name: 8 * dtype.itemsize for name, dtype in DTYPES.items()} | {
     name: int(bits) for name, bits in (other.split(":") for other in OTHERS.split())
 }
@@ -47,7 +50,11 @@ BITS = {name: 8 * dtype.itemsize for name, dtype in DTYPES.items()} | {
 LONGEST = 32 * 2**20
 """Bytes of the longest header that is read; a header of 100,000 tensors has about 10 MiB."""
 LONGEST_NAME = 1000
+"""Characters of the longest name, and `MOST_AXES` the most axes, of a tensor that is used; others are passed over."""
 MOST_AXES = 64
+SIZES = 2**64
+"""No size or position, and no product of sizes, reaches it."""
+FIELDS = ("dtype", "shape", "data_offsets")
 
 
 @dataclass(frozen=True)
@@ -106,16 +113,13 @@ def read_header(path: Path) -> Header:
     DumpError
         If the file is missing, not a regular file, or not sound safetensors.
     """
-    with open_regular(path) as file:
+    with open_regular(path) as file, refuse_foreign(path, file):
         now = stamp(file)
         text = _header_text(path, file, now[0])
-    try:
-        content = strict_json.loads(text)
-    except ValueError as error:
-        raise DumpError(f"{path} has a header that is not sound JSON: {error}; write it again") from error
-    if not strict_json.is_object(content):
-        raise DumpError(f"{path} has a header that is no JSON object; write it again")
-    metadata = content.pop("__metadata__", {})
+        content = _parsed(path, text)
+    metadata: Any = content.pop("__metadata__", None)
+    if metadata is None:
+        metadata = {}
     if not strict_json.is_object(metadata) or not all(isinstance(value, str) for value in metadata.values()):
         raise DumpError(f"{path} has metadata that is not text; write it again, every value a string")
     start = 8 + len(text)
@@ -167,28 +171,54 @@ def _header_text(path: Path, file: FileIO, size: int) -> bytes:
     return file.read(length)
 
 
+def _parsed(path: Path, text: bytes) -> dict[str, Any]:
+    try:
+        content = strict_json.loads(text)
+    except ValueError as error:
+        raise DumpError(f"{path} has a header that is not sound JSON: {error}; write it again") from error
+    if not strict_json.is_object(content):
+        raise DumpError(f"{path} has a header that is no JSON object; write it again")
+    return content
+
+
 def _entry(path: Path, name: str, content: Any, start: int) -> Entry:
     def demand(sound: bool, what: str) -> None:
         if not sound:
             raise DumpError(f"{path} is damaged: {name[:80]} {what}; write it again")
 
-    demand(len(name) <= LONGEST_NAME, f"... is a name of {len(name)} characters, more than {LONGEST_NAME}")
-    sought = ("dtype", "shape", "data_offsets")
-    demand(strict_json.is_object(content) and all(key in content for key in sought), f"needs {', '.join(sought)}")
-    dtype, shape, offsets = (content[key] for key in sought)
+    found: list[Any] = []
+    if strict_json.is_object(content):
+        found = [content[key] for key in FIELDS if key in content]
+    elif strict_json.is_list(content):  # the library takes the fields in their order, too
+        found = content
+    demand(len(found) == len(FIELDS), f"needs {', '.join(FIELDS)}")
+    dtype, shape, offsets = found
     demand(isinstance(dtype, str) and dtype in BITS, f"has the type {str(dtype)[:40]!r}; known are {' '.join(BITS)}")
-    demand(_are_sizes(shape) and len(shape) <= MOST_AXES, f"has a shape that is no list of up to {MOST_AXES} sizes")
+    demand(_are_sizes(shape), "has a shape that is no list of sizes")
     demand(_are_sizes(offsets) and len(offsets) == 2, "has data_offsets that are not two positions")
     begin, end = offsets
-    bits, itemsize = prod(shape) * BITS[dtype], max(1, BITS[dtype] // 8)
-    demand(bits == 8 * (end - begin), f"is {dtype} {shape} and has {end - begin} bytes, from {begin} to {end}")
-    demand(begin % itemsize == 0, f"is misaligned: {dtype} values start at byte {begin} of the data")
+    bits = _product([*shape, BITS[dtype]])
+    demand(bits == 8 * (end - begin), f"is {dtype} {_short(shape)} and has {end - begin} bytes, from {begin} to {end}")
     return Entry(name, dtype, tuple(shape), start + begin)
 
 
 def _are_sizes(values: Any) -> bool:
-    """Whether it is a list of whole numbers that 63 bits can hold."""
-    return strict_json.is_list(values) and all(type(value) is int and 0 <= value < 2**63 for value in values)
+    """Whether it is a list of whole numbers that 64 bits can hold."""
+    return strict_json.is_list(values) and all(type(value) is int and 0 <= value < SIZES for value in values)
+
+
+def _product(sizes: list[int]) -> int | None:
+    """Multiply in this order, as the library does: None as soon as 64 bits cannot hold it, whatever follows."""
+    found = 1
+    for size in sizes:
+        found *= size
+        if found >= SIZES:
+            return None
+    return found
+
+
+def _short(shape: list[int]) -> str:
+    return str(shape) if len(shape) <= MOST_AXES else f"of {len(shape)} axes"
 
 
 def _check_layout(path: Path, tensors: dict[str, Entry], start: int, size: int) -> None:
@@ -197,8 +227,8 @@ def _check_layout(path: Path, tensors: dict[str, Entry], start: int, size: int) 
     for name, entry in sorted(tensors.items(), key=lambda item: (item[1].offset, item[1].nbytes)):
         if entry.offset != end:
             what = "overlap" if entry.offset < end else "leave a gap"
-            raise DumpError(f"{path} is damaged: {before} and {name} {what}; write it again")
-        end, before = entry.offset + entry.nbytes, name
+            raise DumpError(f"{path} is damaged: {before} and {name[:80]} {what}; write it again")
+        end, before = entry.offset + entry.nbytes, name[:80]
     if end > size:
         raise DumpError(f"{path} is truncated: {before} ends at byte {end} of {size}; copy or write it again")
     if end < size:

@@ -8,10 +8,11 @@ from numpy.typing import NDArray
 from wncore.dumps.axes import many, sequence_tokens
 from wncore.dumps.header import Entry, Header
 from wncore.dumps.tensor import Tensor
-from wncore.errors import DumpError, InputError
+from wncore.errors import DumpError, InputError, TooFewTokensError
+from wncore.matrix import LinearLayer
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Tokens:
     """Which rows of a layer's tensors count, n of r, and how the n that do form sequences."""
 
@@ -32,36 +33,48 @@ class Tokens:
         """Whether every row counts."""
         return len(self.sequence) == len(self.keep)
 
+    def same_as(self, other: "Tokens") -> bool:
+        """Whether the same rows count, in the same sequences."""
+        mine, others = ((each.keep, each.sequence, each.first) for each in (self, other))
+        return all(map(np.array_equal, mine, others))
+
+
+def choose_tokens(keep: NDArray[np.bool_], sequence: NDArray[np.int64] | None, skip: int = 0) -> Tokens:
+    """Leave out the first `skip` of the tokens of each sequence that are kept.
+
+    `keep` and `sequence` (r,) are of all rows; sequences have rising numbers, None: nobody knows of any.
+
+    >>> keep, sequence = np.array([True, True, False, True, True]), np.array([0, 0, 1, 1, 1])
+    >>> choose_tokens(keep, sequence, skip=1).keep
+    array([False,  True, False, False,  True])
+    """
+    if sequence is None:
+        count = int(keep.sum())
+        return Tokens(keep, np.arange(count), np.zeros(count, bool))
+    seen = np.cumsum(keep)
+    starts = np.flatnonzero(np.diff(sequence, prepend=-1))
+    rank = seen - 1 - np.repeat(seen[starts] - keep[starts], np.diff(starts, append=len(sequence)))
+    keep = keep & (rank >= skip)
+    return Tokens(keep, sequence[keep], rank[keep] == 0)
+
 
 @dataclass(frozen=True)
-class Layer:
-    """What a dump holds of a linear layer; whatever is absent is None."""
+class Layer(LinearLayer):
+    """What a dump holds of a linear layer."""
 
-    name: str
     input: Tensor | None = None
     output: Tensor | None = None
     weight: Tensor | None = None
     bias: Tensor | None = None
     gram: Tensor | None = None
-    gram_tokens: int | None = None
-    """Tokens behind the Gram matrix, if the dump says."""
     mask: Tensor | None = None
     """(r, 1), 1 where a token counts"""
     sequence_length: int | None = None
     """As metadata or the user state it; the axes may tell it, too."""
-
-    @property
-    def neurons(self) -> int:
-        """The number m of outputs."""
-        if self.output is not None:
-            return self.output.columns
-        return self.weight.rows if self.weight is not None else 0
-
-    @property
-    def rows(self) -> int:
-        """The number r of tokens, padding included."""
-        source = self.output or self.input
-        return source.rows if source is not None else 0
+    fault: str | None = None
+    """Why nothing can be computed from its tensors: they do not fit together, say."""
+    empty: str | None = None
+    """Which of its tensors holds nothing, in words."""
 
     @property
     def lengths(self) -> list[int | None]:
@@ -69,20 +82,20 @@ class Layer:
         source = self.output or self.input
         return sequence_tokens([entry for _, entry in source.pieces], self.sequence_length) if source else []
 
-    @property
-    def scorable(self) -> bool:
-        """Whether there are outputs, or what they can be computed from."""
-        return self.output is not None or (self.input is not None and self.weight is not None)
+    def check(self) -> None:
+        """Raise if nothing can be computed from the layer.
 
-    @property
-    def prunable(self) -> bool:
-        """Whether there are weights, and what is needed to know their inputs."""
-        return self.weight is not None and (self.input is not None or self.gram is not None)
-
-    @property
-    def expandable(self) -> bool:
-        """Whether there are weights, and the inputs themselves to cluster."""
-        return self.weight is not None and self.input is not None
+        Raises
+        ------
+        DumpError
+            If its tensors do not fit together.
+        TooFewTokensError
+            If one of them is empty.
+        """
+        if self.fault is not None:
+            raise DumpError(self.fault)
+        if self.empty is not None:
+            raise TooFewTokensError(self.empty)
 
     def tokens(self, skip: int = 0) -> Tokens:
         """Say which tokens count when padding and the first `skip` tokens of every sequence are left out.
@@ -90,30 +103,29 @@ class Layer:
         Raises
         ------
         InputError
-            If `skip` is negative, or positive while the sequence length is unknown, or leaves fewer than 2 tokens.
+            If `skip` is negative, or positive while the sequence length is unknown.
+        TooFewTokensError
+            If fewer than 2 tokens are left.
         DumpError
-            If the mask holds other values than 0 and 1, or fewer than 2 tokens.
+            If the mask holds other values than 0 and 1.
+        WncoreError
+            As `check`.
         """
+        self.check()
         if skip < 0:
             raise InputError(f"the number of tokens to skip cannot be negative; got {skip}")
         keep = np.ones(self.rows, bool) if self.mask is None else self._read_mask(self.mask)
         sequence = self._sequences()
-        if sequence is None:
-            if skip:
-                raise InputError(
-                    f"{self.name}: --skip-tokens needs the length of a sequence, and the dump does not name one; "
-                    f"set wncore.sequence_length in its metadata, or give --length{self._hint()}"
-                )
-            count = int(keep.sum())
-            chosen = Tokens(keep, np.arange(count), np.zeros(count, bool))
-        else:
-            seen = np.cumsum(keep)
-            starts = np.flatnonzero(np.diff(sequence, prepend=-1))
-            rank = seen - 1 - np.repeat(seen[starts] - keep[starts], np.diff(starts, append=len(sequence)))
-            keep = keep & (rank >= skip)
-            chosen = Tokens(keep, sequence[keep], rank[keep] == 0)
+        if sequence is None and skip:
+            raise InputError(
+                f"{self.name}: --skip-tokens needs the length of a sequence, and the dump does not name one; "
+                f"set wncore.sequence_length in its metadata, or give --length{self._hint()}"
+            )
+        chosen = choose_tokens(keep, sequence, skip)
         if chosen.count < 2:
-            raise InputError(f"{self.name} has {chosen.count} tokens that count, of {self.rows}; at least 2 are needed")
+            raise TooFewTokensError(
+                f"{self.name} has {chosen.count} tokens that count, of {self.rows}; at least 2 are needed"
+            )
         return chosen
 
     def _read_mask(self, mask: Tensor) -> NDArray[np.bool_]:

@@ -1,6 +1,6 @@
 """What the metadata of a dump says of its layers: length of a sequence, shared inputs, tokens of Gram matrices."""
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import replace
 from typing import TypeVar
 
@@ -52,14 +52,20 @@ def count_gram_tokens(layers: dict[str, Layer], metadata: dict[str, str]) -> lis
     return [f"wncore.gram_tokens has no effect on {several(idle)}: no gram of that name is there"] if idle else []
 
 
-def share_inputs(layers: dict[str, Layer], metadata: dict[str, str]) -> list[str]:
-    """Give layers the input, or its Gram matrix, that is stored with another layer; return a note on idle names."""
+def share_inputs(layers: dict[str, Layer], metadata: dict[str, str], spoiled: Container[str] = ()) -> list[str]:
+    """Give layers the input, or its Gram matrix, that is stored with another layer; return a note on idle names.
+
+    What is wrong with the input of a `spoiled` layer is wrong with those that read it.
+    """
     idle: list[str] = []
     shared = _table(metadata, "wncore.shared_inputs", "names of layers", str)
     for name, owner in shared.items():
         reader, source = layers.get(name), layers.get(owner)
         if reader is None or reader.input is not None:
             idle.append(name[:80])
+            continue
+        if source is not None and owner in spoiled:
+            layers[name] = replace(reader, fault=reader.fault or source.fault)
             continue
         if source is None or (source.input is None and source.gram is None):
             raise DumpError(f"wncore.shared_inputs: {name} reads the input of {owner[:80]}, which is not there; add it")

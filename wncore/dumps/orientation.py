@@ -3,12 +3,12 @@
 from collections.abc import Iterable
 
 import numpy as np
-from numpy.typing import NDArray
 
 from wncore.dumps.axes import several
 from wncore.dumps.layer import Layer, Tokens
-from wncore.dumps.tensor import Tensor, as_floats
+from wncore.dumps.tensor import as_floats
 from wncore.errors import DumpError
+from wncore.matrix import LinearLayer
 
 FEW = 16
 """Tokens by which a square weight is judged."""
@@ -31,7 +31,7 @@ def transposed_shape(layer: Layer) -> bool:
     return fits(w.columns, w.rows) and not fits(w.rows, w.columns)
 
 
-def check_orientation(layer: Layer, tokens: Tokens) -> None:
+def check_orientation(layer: LinearLayer, tokens: Tokens) -> None:
     """Demand that a square weight does not lie the other way.
 
     Raises
@@ -44,19 +44,19 @@ def check_orientation(layer: Layer, tokens: Tokens) -> None:
         raise DumpError(f"{layer.name}: output is not input x {layer.weight.name}, it fits if {TRANSPOSED}")
 
 
-def transposed_values(layer: Layer, tokens: Tokens) -> bool:
+def transposed_values(layer: LinearLayer, tokens: Tokens) -> bool:
     """Whether stored outputs are those of x W, and not of x W', for a square weight W; a bias does not matter.
 
     Of a few tokens, less their mean: the transposed weight must explain the outputs, to a quarter of their deviation,
     and four times better than the weight as it lies, which must be wrong by more than rounding of any dtype. A weight
-    that neither way explains them is no case for here.
+    that neither way explains them is no case for here, nor is one in memory, which a program put there.
     """
     x, y, w = layer.input, layer.output, layer.weight
-    if x is None or y is None or w is None or not x.columns == w.rows == w.columns == y.columns:
+    if x is None or y is None or w is None or w.resident or not x.columns == w.rows == w.columns == y.columns:
         return False
     kept = np.flatnonzero(tokens.keep)
     rows = kept[:: max(1, len(kept) // FEW)][:FEW]
-    inputs, outputs = _rows(x, rows), _rows(y, rows)
+    inputs, outputs = (as_floats(tensor.pick(rows)).astype(np.float64) for tensor in (x, y))
     straight, crossed = outputs.copy(), outputs.copy()
     with np.errstate(over="ignore", invalid="ignore"):  # NaN is reported elsewhere; here it compares as false
         for part in w.chunks(w.columns * 8, 2**25):
@@ -65,10 +65,6 @@ def transposed_values(layer: Layer, tokens: Tokens) -> bool:
             crossed -= inputs[:, part] @ weight
         size, wrong, right = (float(np.linalg.norm(each - each.mean(axis=0))) for each in (outputs, straight, crossed))
     return wrong > size / 16 and 4 * right <= min(wrong, size)
-
-
-def _rows(tensor: Tensor, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-    return np.concatenate([as_floats(tensor.read(slice(row, row + 1))) for row in map(int, rows)]).astype(np.float64)
 
 
 def undecided(layers: Iterable[Layer]) -> list[str]:

@@ -3,7 +3,7 @@
 (Pages of a mapped file count as resident memory, so reading a large file through a map would break `--memory`.)
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import FileIO
 from typing import Any
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from wncore.dumps.header import DTYPES, Entry, Header, open_regular, stamp
 from wncore.errors import DumpError, NonFiniteError, ShapeError
+from wncore.matrix import Matrix, cut_rows
 
 CHUNK = 8 * 2**20
 """Bytes read at a time when only some columns are kept."""
@@ -56,13 +57,18 @@ class Tensor:
         """Bytes of a value on the disk."""
         return DTYPES[self.dtype].itemsize
 
+    @property
+    def resident(self) -> bool:
+        """Never: it is read from the disk."""
+        return False
+
     def read(self, rows: slice = slice(None), columns: slice = slice(None)) -> NDArray[Any]:
         """Read a part as it is stored: (rows, columns), in the file's dtype; slices have no step."""
         first, last, row_step = rows.indices(self.rows)
         left, right, column_step = columns.indices(self.columns)
         if row_step != 1 or column_step != 1:
             raise ShapeError(f"{self.name} is read without steps; got {rows} and {columns}, index what was read")
-        out = np.empty((max(last - first, 0), max(right - left, 0)), DTYPES[self.dtype])
+        out = np.empty((max(last - first, 0), max(right - left, 0)), DTYPES[self.pieces[0][1].dtype])
         done = start = 0
         for header, entry in self.pieces:
             low, high = max(first - start, 0), min(last - start, entry.rows)
@@ -72,11 +78,39 @@ class Tensor:
             start += entry.rows
         return out
 
+    def pick(self, rows: NDArray[np.int64], columns: slice = slice(None)) -> NDArray[Any]:
+        """Read some rows, their indices rising, as they are stored: (rows, columns)."""
+        parts = [self.read(slice(0, 0), columns)]
+        for part in self.chunks(self.columns * self.itemsize, 4 * CHUNK):
+            wanted = rows[slice(*np.searchsorted(rows, (part.start, part.stop)))]
+            if len(wanted):
+                parts.append(self.read(part, columns)[wanted - part.start])
+        return np.concatenate(parts)
+
+    def floats(self, runs: Sequence[slice], keep: NDArray[np.bool_], columns: slice = slice(None)) -> NDArray[Any]:
+        """Read those rows of some runs that count, of all rows `keep` (rows,), as floats: (n, columns).
+
+        Raises
+        ------
+        NonFiniteError
+            If one of them holds NaN or infinity.
+        """
+        parts: list[NDArray[Any]] = []
+        for rows in runs:
+            part = self.read(rows, columns)[keep[rows]]
+            self.check_finite(part, keep)
+            parts.append(as_floats(part))
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def doubles(self, rows: slice) -> NDArray[np.float64]:
+        """Return some rows as float64."""
+        part = self.read(rows)
+        self.check_finite(part)
+        return as_floats(part).astype(np.float64)
+
     def chunks(self, row_bytes: int, budget: int) -> Iterator[slice]:
         """Cut the rows so that `row_bytes` for each row of a slice stay below `budget`."""
-        step = max(1, budget // max(1, row_bytes))
-        for first in range(0, self.rows, step):
-            yield slice(first, min(self.rows, first + step))
+        return cut_rows(self.rows, row_bytes, budget)
 
     def check_finite(self, part: NDArray[Any], keep: NDArray[np.bool_] | None = None) -> None:
         """Raise `NonFiniteError` for the whole tensor if a part of it that was read holds NaN or infinity.
@@ -177,6 +211,6 @@ def as_floats(array: NDArray[Any]) -> NDArray[Any]:
     return array.astype(np.float64 if array.dtype == np.float64 else np.float32, copy=False)
 
 
-def computed_in(*parts: Tensor | None) -> str:
-    """Return the dtype that tensors of a dump are computed in: float64 if one is stored so, else float32."""
+def computed_in(*parts: Matrix | None) -> str:
+    """Return the dtype that tensors are computed in: float64 if one is stored so, else float32."""
     return "float64" if any(part is not None and part.dtype == "F64" for part in parts) else "float32"

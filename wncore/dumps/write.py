@@ -6,7 +6,6 @@ that no run would give the same file twice.
 """
 
 import json
-import os
 from collections.abc import Mapping
 from contextlib import ExitStack
 from itertools import pairwise
@@ -16,11 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from wncore.dumps.dump import MASK, SUFFIXES
 from wncore.dumps.header import DTYPES, LONGEST, LONGEST_NAME
+from wncore.dumps.recognition import MASK, SUFFIXES
 from wncore.dumps.tensor import CHUNK
 from wncore.errors import InputError, ShapeError
-from wncore.files import check_output, release, replacing
+from wncore.files import check_output, flush, release, replacing
 
 TOKENS = ("input", "output")
 NAMES = {dtype: name for name, dtype in DTYPES.items()} | {
@@ -47,7 +46,7 @@ def write_tensors(
         If writing fails, on a full disk say; an old file is left as it was.
     """
     path, arrays = Path(path), {name: np.asarray(array) for name, array in tensors.items()}
-    header = _header(path, arrays, metadata or {})
+    header = encode_header(path, arrays, metadata or {})
     with replacing(path, force) as temporary:
         _save(temporary, header, arrays)
 
@@ -100,11 +99,17 @@ def write_dump(
     return _write_shards(Path(path), arrays, metadata, sequence_length or 1, shard_bytes, force)
 
 
-def _header(path: Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> bytes:
-    """Describe the arrays in the order in which they are stored, padded so that the first starts at a multiple of 8."""
+def encode_header(path: Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> bytes:
+    """Describe arrays in the order in which they are stored, padded so that the first starts at a multiple of 8.
+
+    Raises
+    ------
+    InputError, ShapeError
+        If a name, metadata or a dtype cannot be stored.
+    """
     content: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
     offset = 0
-    for name, array in _in_order(arrays):
+    for name, array in in_order(arrays):
         if name in ("", "__metadata__"):
             raise InputError(f"{path}: {name!r} cannot be the name of a tensor; choose another")
         if _stored(array) not in NAMES:
@@ -129,7 +134,7 @@ def _save(temporary: Path, header: bytes, arrays: Mapping[str, NDArray[Any]]) ->
     """Write the file and flush it to the disk, a few megabytes at a time."""
     with temporary.open("wb") as file:
         file.write(len(header).to_bytes(8, "little") + header)
-        for _, array in _in_order(arrays):
+        for _, array in in_order(arrays):
             rows = array if array.ndim else array[None]
             step = max(1, CHUNK // max(1, rows[:1].nbytes))
             for first in range(0, len(rows) if rows.size else 0, step):
@@ -137,10 +142,10 @@ def _save(temporary: Path, header: bytes, arrays: Mapping[str, NDArray[Any]]) ->
                 file.write(part.reshape(-1).view(np.uint8).data)
             release(array)
         file.flush()
-        os.fsync(file.fileno())
+        flush(file.fileno())
 
 
-def _in_order(arrays: Mapping[str, NDArray[Any]]) -> list[tuple[str, NDArray[Any]]]:
+def in_order(arrays: Mapping[str, NDArray[Any]]) -> list[tuple[str, NDArray[Any]]]:
     """Sort wide types first, so that every value is aligned, then by name."""
     return sorted(arrays.items(), key=lambda item: (-item[1].dtype.itemsize, item[0]))
 
@@ -172,7 +177,7 @@ def _write_shards(
     headers: list[bytes] = []
     for path, shard in zip(paths, shards, strict=True):
         check_output(path, force)
-        headers.append(_header(path, shard, metadata))
+        headers.append(encode_header(path, shard, metadata))
         for name in shard:
             where.setdefault(name, []).append(path.name)
     total = sum(array.nbytes for array in tensors.values())

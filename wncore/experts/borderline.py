@@ -6,10 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wncore.clustering import squared_gaps
-from wncore.dumps.layer import Layer
 from wncore.experts.router import Router
 from wncore.experts.tokens import ROWS
-from wncore.inputs import Tick, read_input
+from wncore.layers.activations import Activations
 from wncore.normal import Float
 from wncore.tolerance import budget
 
@@ -58,22 +57,13 @@ def candidates(router: Router, x: NDArray) -> NDArray[np.bool_]:
     return found
 
 
-def find_borderline(
-    layer: Layer,
-    router: Router,
-    weights: NDArray,
-    dense: NDArray,
-    first_judged: int,
-    skip_tokens: int,
-    tick: Tick = lambda count: None,
-) -> Borderline:
+def find_borderline(activations: Activations, router: Router, weights: NDArray, dense: NDArray) -> Borderline:
     """Read the inputs once, and sum up what moving tokens would change: experts (k, m, d), dense weights (m, d)."""
-    tokens, source, k = layer.tokens(skip_tokens), layer.input, len(weights)
-    assert source is not None
+    rows, first_judged, k = activations.input.rows, activations.calibration, len(weights)
     count, certain, possible = np.zeros(2, np.int64), np.zeros((2, k), np.int64), np.zeros((2, k), np.int64)
     lost, whole, swing, done = np.zeros((2, k)), np.zeros((2, k)), np.zeros(2), 0
-    for first in range(0, source.rows, ROWS):
-        x = read_input(source, tokens, slice(first, min(source.rows, first + ROWS)), str(router.components.dtype))
+    for first in range(0, rows, ROWS):
+        x = activations.read_input(slice(first, min(rows, first + ROWS)), str(router.components.dtype))
         half = (np.arange(done, done + len(x)) >= first_judged).astype(np.int64)
         may = candidates(router, x)
         unsure = np.count_nonzero(may, axis=1) > 1
@@ -87,7 +77,7 @@ def find_borderline(
             span = np.where(may[unsure], losses, -np.inf).max(axis=1) - losses.min(axis=1)
             np.add.at(swing, half[unsure], span)
         done += len(x)
-        tick(0)
+        activations.tick(0)
     return Borderline(count, certain, possible, lost, whole, swing)
 
 

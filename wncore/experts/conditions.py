@@ -8,10 +8,11 @@ from typing import Any
 from threadpoolctl import threadpool_info
 
 from wncore.backend import Backend, arrays_of
+from wncore.layers.pieces import ORDER
 
 
 def conditions(backend: Backend, memory: int) -> dict[str, Any]:
-    """Return what a document on experts records of its run: version, backend, device, threads, memory, environment."""
+    """Return what a document on experts records of its run; memory changes no bit, but is what `verify` will need."""
     device = getattr(backend, "device", None)
     return {
         "version": version("wncore"),
@@ -19,6 +20,7 @@ def conditions(backend: Backend, memory: int) -> dict[str, Any]:
         "device": None if device is None else str(device),
         "threads": getattr(backend, "threads", None),
         "memory": memory,
+        "order": ORDER,
         "environment": environment(backend),
     }
 
@@ -39,7 +41,7 @@ def environment(backend: Backend) -> dict[str, Any]:
 def differences(recorded: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """Say in which conditions two runs differ: "numpy 2.0.1, not 1.26.4"."""
     flat = [{**(run.get("environment") or {}), **run} for run in (now, recorded)]
-    keys = sorted((now.keys() | now["environment"].keys()) - {"environment"})
+    keys = sorted((now.keys() | now["environment"].keys()) - {"environment", "memory"})
     return [f"{key} {flat[0].get(key)}, not {flat[1].get(key)}" for key in keys if flat[0].get(key) != flat[1].get(key)]
 
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from wncore.dumps.layer import Layer
 from wncore.dumps.tensor import CHUNK, Tensor
-from wncore.inputs import Tick
+from wncore.tick import Tick, idle
 
 
 def array_digest(array: NDArray) -> str:
@@ -21,7 +21,7 @@ def array_digest(array: NDArray) -> str:
     return sha256(stored.reshape(-1).view(np.uint8).data).hexdigest()
 
 
-def tensor_digest(tensor: Tensor, tick: Tick = lambda count: None) -> str:
+def tensor_digest(tensor: Tensor, tick: Tick = idle) -> str:
     """Return the fingerprint of a tensor on the disk, all its pieces, read a few megabytes at a time."""
     state = sha256()
     for rows in tensor.chunks(tensor.columns * tensor.itemsize, CHUNK):
@@ -39,7 +39,7 @@ def source_tensors(layer: Layer) -> dict[str, Tensor]:
     return named if layer.mask is None else named | {f"{layer.name}.{layer.mask.name}": layer.mask}
 
 
-def source_digests(layers: Iterable[Layer], tick: Tick = lambda count: None) -> dict[str, str]:
+def source_digests(layers: Iterable[Layer], tick: Tick = idle) -> dict[str, str]:
     """Return the fingerprints of what the experts of all layers are made from; a shared tensor is read once."""
     found: dict[str, str] = {}
     for layer in layers:

@@ -10,17 +10,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from wncore.backend import Backend
 from wncore.difficulty import Indices
-from wncore.dumps.layer import Layer, Tokens
+from wncore.dumps.layer import Tokens
 from wncore.errors import InputError, ShapeError
 from wncore.experts.router import Labels
-from wncore.inputs import Tick
+from wncore.layers.activations import Activations
 from wncore.mapping import MeasuredPairs, draw_within
 from wncore.normal import Float
-from wncore.norms import norms
 from wncore.outputs import Outputs
-from wncore.scoring import LayerScore, rounding_deviation
+from wncore.rounding import rounding_deviation
+from wncore.scoring import LayerScore
 from wncore.wasserstein import two_sample_distance
 
 MEAN_NOISE = 0.83
@@ -101,17 +100,13 @@ def changes(dense: LayerScore, found: Disentanglement) -> dict[str, dict[str, Ch
 
 
 def disentangle(
-    layer: Layer,
+    activations: Activations,
     weights: NDArray,
     labels: Labels,
-    backend: Backend,
     *,
     dense: LayerScore,
-    skip_tokens: int = 0,
     pairs: int = 50_000,
     seed: int = 0,
-    memory: int = 2**30,
-    tick: Tick = lambda count: None,
 ) -> Disentanglement:
     """Judge the experts (k, m, d) of a layer on the clusters that `labels` (n,) make of its tokens that count.
 
@@ -125,23 +120,23 @@ def disentangle(
     InputError
         If the layer has no input or no weight, or a label names no expert.
     WncoreError
-        As `Layer.tokens` and `Outputs`.
+        As `Outputs`.
     """
-    if layer.input is None or layer.weight is None:
-        raise InputError(f"{layer.name} has no input or no weight; experts are judged by what they make of its inputs")
-    tokens = layer.tokens(skip_tokens)
-    _check(layer.name, (layer.weight.rows, layer.weight.columns), weights, labels, tokens.count)
+    if not activations.layer.expandable:
+        raise InputError(
+            f"{activations.name} has no input or no weight; experts are judged by what they make of its inputs"
+        )
+    _check(activations.name, activations.shape, weights, labels, activations.tokens.count)
     clusters = [np.flatnonzero(labels == c) for c in range(len(weights))]
     sizes = np.array([len(members) if len(members) > 1 else 0 for members in clusters])
-    own = np.broadcast_to(layer.weight.read(), weights.shape)  # as many experts: the same tiles, the same products
-    room = memory // 8
-    expanded, original = (
-        Outputs(layer, tokens, backend, (memory - room) // 2, tick, each, labels) for each in (weights, own)
-    )
-    limits = _limits(layer, tokens, backend, clusters, (weights, own))
-    measured = draw_within(layer.input, tokens, clusters, pairs, seed, room) if pairs else None
+    own = np.broadcast_to(activations.weight.read(), weights.shape)  # as many experts: the same tiles and products
+    room = activations.memory // 8
+    half = activations.within((activations.memory - room) // 2)
+    expanded, original = (Outputs(half, each, labels) for each in (weights, own))
+    limits = _limits(activations, clusters, (weights, own))
+    measured = draw_within(activations.within(room), clusters, pairs, seed) if pairs else None
     after, before, difficulty = np.full((3, *weights.shape[:2]), np.nan)
-    moved = np.zeros(layer.neurons)
+    moved = np.zeros(weights.shape[1])
     for (columns, sparse), (_, full) in zip(expanded.tiles(), original.tiles(), strict=True):
         after[:, columns], difficulty[:, columns] = _within(
             sparse, clusters, limits[0][:, columns], expanded, room, measured
@@ -170,19 +165,17 @@ def _check(name: str, shape: tuple[int, int], weights: NDArray, labels: Labels, 
         )
 
 
-def _limits(
-    layer: Layer, tokens: Tokens, backend: Backend, clusters: Sequence[Indices], weights: Sequence[NDArray]
-) -> Float:
+def _limits(activations: Activations, clusters: Sequence[Indices], weights: Sequence[NDArray]) -> Float:
     """Deviations that rounding alone gives to each neuron on each cluster, for each set of weights: (s, k, m)."""
-    alone, rows = replace(layer, output=None), np.flatnonzero(tokens.keep)
-    found = np.zeros((len(weights), len(clusters), layer.neurons))
+    tokens, rows = activations.tokens, np.flatnonzero(activations.tokens.keep)
+    found = np.zeros((len(weights), len(clusters), activations.shape[0]))
     for c, members in enumerate(clusters):
         if len(members) < 2:
             continue
         keep = np.zeros_like(tokens.keep)
         keep[rows[members]] = True
-        few = Outputs(alone, Tokens(keep, tokens.sequence[members], tokens.first[members]), backend, 0)
-        found[:, c] = rounding_deviation(few, np.array([norms(each[c], axis=1) for each in weights]))
+        mine = replace(activations, tokens=Tokens(keep, tokens.sequence[members], tokens.first[members]))
+        found[:, c] = [rounding_deviation(Outputs(mine, weights=each[c])) for each in weights]
     return found
 
 
@@ -207,7 +200,7 @@ def _within(
             distance[c, block][varies] = backend.to_numpy(backend.gaussian_distance(native))[varies]
             if measured is not None:
                 difficulty[c, block][varies] = measured[c].score(backend, native, len(members), dtype)[varies]
-            outputs.tick(0)
+            outputs.activations.tick(0)
     return distance, difficulty
 
 

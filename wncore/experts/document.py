@@ -77,6 +77,15 @@ DTYPES: Demand = (
     lambda value: strict_json.is_object(value) and all(isinstance(one, str) for one in value.values()),
 )
 
+FAILED: Demand = (
+    "a list of objects with name and error",
+    lambda value: (
+        strict_json.is_list(value)
+        and all(strict_json.is_object(one) and set(one) == {"name", "error"} for one in value)
+        and all(isinstance(text, str) for one in value for text in one.values())
+    ),
+)
+
 REQUIRED: dict[str, Demand] = {
     "packed": ("true or false", lambda value: isinstance(value, bool)),
     "tensors": DIGESTS,
@@ -94,6 +103,7 @@ SETTINGS: dict[str, Demand] = {
     "length": _or_null(POSITIVE),
     "environment": ENVIRONMENT,
     "inputs": DIGESTS,
+    "failed": FAILED,
 }
 LAYER: dict[str, Demand] = {"name": TEXT, "shape": SHAPE, "experts": POSITIVE, "router": TEXT}
 REPORT: dict[str, Demand] = {

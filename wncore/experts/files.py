@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wncore.dumps.header import LONGEST_NAME, read_header
-from wncore.dumps.sources import INDEX
+from wncore.dumps.sources import is_index
 from wncore.dumps.tensor import is_finite
 from wncore.dumps.write import NAMES, write_tensors
 from wncore.errors import InputError, NonFiniteError
@@ -109,7 +109,7 @@ def holds_experts(path: Path) -> bool:
     DumpError
         If it is a damaged file.
     """
-    if os.path.isdir(path) or path.name.endswith(INDEX):  # noqa: PTH112  (Path.is_dir raises for odd names)
+    if os.path.isdir(path) or is_index(path.name):  # noqa: PTH112  (Path.is_dir raises for odd names)
         return False
     return KEY in read_header(path).metadata
 

@@ -9,15 +9,14 @@ from numpy.typing import NDArray
 from wncore.backend import Backend
 from wncore.clustering import kmeans
 from wncore.components import principal_components
-from wncore.dumps.layer import Layer
-from wncore.dumps.tensor import computed_in
 from wncore.errors import InputError
 from wncore.experts.balance import balance
 from wncore.experts.router import Labels, Router
 from wncore.experts.starvation import starved
 from wncore.experts.tokens import project_tokens
-from wncore.inputs import Tick
-from wncore.sums import ClusterSums, judged_from
+from wncore.layers.activations import Activations
+from wncore.sums import ClusterSums
+from wncore.tick import Tick, idle
 
 INPUTS_PER_COMPONENT = 32
 """As in the authors' program."""
@@ -72,17 +71,7 @@ class Routing:
     """Share of the calibration tokens' variance, as projected, that is left within clusters; None for random ones."""
 
 
-def project_inputs(
-    layer: Layer,
-    backend: Backend,
-    sums: ClusterSums,
-    spec: ClusterSpec,
-    *,
-    holdout: float,
-    skip_tokens: int = 0,
-    memory: int = 2**30,
-    tick: Tick = lambda count: None,
-) -> Projection:
+def project_inputs(activations: Activations, sums: ClusterSums, spec: ClusterSpec) -> Projection:
     """Find the principal components of a layer's inputs from their sums, of one cluster, and project every token.
 
     Raises
@@ -92,8 +81,7 @@ def project_inputs(
     WncoreError
         As `project_tokens`.
     """
-    assert layer.input is not None
-    d = layer.input.columns
+    d = activations.input.columns
     rank = spec.components or max(1, d // INPUTS_PER_COMPONENT)
     count = int(sums.tokens[0])
     mean, components, variance = principal_components(sums.grams[0], sums.totals[0], count, rank)
@@ -103,16 +91,14 @@ def project_inputs(
         components = np.ldexp(components, -unit)
     if spec.balanced:  # nothing lies along the last component but the prices of the centroids
         components = np.pad(components, [(0, 1), (0, 0)])
-    dtype = np.dtype(computed_in(layer.input))
+    dtype = np.dtype(activations.dtype)
     base = Router(mean.astype(dtype), components.astype(dtype), np.zeros((1, len(components)), dtype))
-    points = project_tokens(layer, backend, base, skip_tokens=skip_tokens, memory=memory, tick=tick)
+    points = project_tokens(activations, base)
     explained = float(variance.sum()) / whole if whole > 0 else 1.0
-    return Projection(points, judged_from(layer, len(points), holdout), base, min(1.0, explained))
+    return Projection(points, activations.calibration, base, min(1.0, explained))
 
 
-def fit_routing(
-    projection: Projection, k: int, spec: ClusterSpec, backend: Backend, tick: Tick = lambda count: None
-) -> Routing:
+def fit_routing(projection: Projection, k: int, spec: ClusterSpec, backend: Backend, tick: Tick = idle) -> Routing:
     """Cluster the calibration tokens, merge clusters that are too small, and label all tokens.
 
     Raises

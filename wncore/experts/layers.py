@@ -1,4 +1,4 @@
-"""Expand the layers of a dump into sparse experts, those that share an input by one router."""
+"""Expand layers into sparse experts, those that share an input by one router."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -6,126 +6,143 @@ from pathlib import Path
 
 import numpy as np
 
-from wncore.backend import Backend
-from wncore.dumps.layer import Layer
 from wncore.dumps.orientation import check_orientation
-from wncore.errors import InputError, MemoryBudgetError
+from wncore.errors import InputError, MemoryBudgetError, TooFewTokensError
 from wncore.experts.disentanglement import disentangle
 from wncore.experts.expansion import AUTO, ExpandSpec, LayerExpansion
 from wncore.experts.pruned import experts_at_once
 from wncore.experts.runs import SharedInput, read_shared, runs_of
-from wncore.inputs import Tick
-from wncore.layer_pruning import same_inputs
+from wncore.failures import NO_FAULT, BlamedError, Fail, attempt, reraise
+from wncore.layers.activations import Activations
 from wncore.scoring import score_layer
-from wncore.sums import judged_from
+from wncore.tick import idle
 
 MOST = 1024
 """Experts that `AUTO` tries, at most."""
 
 
 def expand_layers(
-    layers: Sequence[Layer],
-    backend: Backend,
+    opened: Sequence[Activations],
     specs: Sequence[ExpandSpec],
     *,
-    holdout: float = 0.1,
-    skip_tokens: int = 0,
-    memory: int = 2**30,
     wasserstein: bool = True,
     pairs: int = 50_000,
     spool: Path | None = None,
-    tick: Tick = lambda count: None,
+    fail: Fail = reraise,
 ) -> Iterator[list[LayerExpansion]]:
     """Expand layer after layer, each by its spec, those with one input together; yield the runs of each.
 
     Specs differ in how to prune, if at all. A run is a number of experts and a pattern, in this order; controls follow
     the runs of their number. Of `AUTO`, only the number that was found is returned. With `spool`, experts wait in files
-    without a name in that folder, where they take memory only while they are used.
+    without a name in that folder, where they take memory only while they are used. `fail` is told of a layer that
+    cannot be expanded, which is left out: the others are what they would be without it.
 
     Raises
     ------
     InputError
         If a layer has no input or weight, or `AUTO` is asked for and no token is held out.
     MemoryBudgetError
-        If the experts of a layer do not fit into `memory`.
+        If the experts of a layer do not fit into the memory that is allowed.
     WncoreError
         As `sum_clusters`, `fit_routing`, `prune_experts` and `score_layer`.
     """
-    reading = {"skip_tokens": skip_tokens, "memory": memory, "tick": tick}
-    own = {layer.name: spec for layer, spec in zip(layers, specs, strict=True)}
-    spec = specs[0]
-    if AUTO in spec.experts and holdout == 0:
+    own = {one.name: spec for one, spec in zip(opened, specs, strict=True)}
+    if AUTO in specs[0].experts and not all(one.holdout for one in opened):
         raise InputError("the number of experts is found by the error on tokens held out; give --holdout, or a number")
-    for group in groups(layers, skip_tokens):
-        source = read_shared(
-            group, backend, [own[layer.name] for layer in group], reading | {"holdout": holdout}, spool
-        )
-        found = _auto(source) if AUTO in spec.experts else _listed(source)
-        for layer, runs in zip(group, found, strict=True):
-            if not wasserstein:
-                yield runs
-                continue
-            alone = replace(layer, output=None)
-            dense = score_layer(
-                alone, backend, seed=spec.clusters.seed, skip_tokens=skip_tokens, pairs=pairs, memory=memory
-            )
-            seeded = {"dense": dense, "pairs": pairs, "seed": spec.clusters.seed}
-            scored = []
-            for run in runs:
-                assert run.weights is not None
-                moved = disentangle(alone, run.weights, run.labels, backend, **seeded, **reading)
-                scored.append(replace(run, dense=dense, disentanglement=moved))
-            yield scored
+    waiting = groups(opened)
+    while waiting:
+        group = waiting.pop(0)
+        found = _pruned(group, [own[one.name] for one in group], spool, fail)
+        for i, (one, runs) in enumerate(found):
+            done: list[LayerExpansion] = []
+            with attempt(one.name, fail):
+                done = _scored(one, runs, pairs) if wasserstein else runs
+            if done:
+                yield done
+            elif i == 0 and found[1:]:  # the router is stored with the first
+                waiting.insert(0, [other for other, _ in found[1:]])
+                break
 
 
-def groups(layers: Sequence[Layer], skip_tokens: int) -> list[list[Layer]]:
+def _pruned(
+    group: Sequence[Activations], specs: Sequence[ExpandSpec], spool: Path | None, fail: Fail
+) -> list[tuple[Activations, list[LayerExpansion]]]:
+    """Return the runs of each layer of a group that can be expanded; without one that fails, it is begun anew."""
+    try:
+        source = read_shared(group, specs, spool)
+        found = _auto(source) if AUTO in specs[0].experts else _listed(source)
+        return list(zip(group, found, strict=True))
+    except BlamedError as error:
+        fail(error.name, error.cause)
+        rest = [(one, spec) for one, spec in zip(group, specs, strict=True) if one.name != error.name]
+    except NO_FAULT:
+        raise
+    except Exception as error:  # of what they share
+        for one in group:
+            fail(one.name, error)
+        rest = []
+    return _pruned([one for one, _ in rest], [spec for _, spec in rest], spool, fail) if rest else []
+
+
+def _scored(activations: Activations, runs: list[LayerExpansion], pairs: int) -> list[LayerExpansion]:
+    """Say how entangled the neurons were, and are in each run."""
+    seed = runs[0].spec.clusters.seed
+    alone = activations.alone()
+    dense = score_layer(alone.telling(idle), seed=seed, pairs=pairs)
+    scored = []
+    for run in runs:
+        assert run.weights is not None
+        moved = disentangle(alone, run.weights, run.labels, dense=dense, pairs=pairs, seed=seed)
+        scored.append(replace(run, dense=dense, disentanglement=moved))
+    return scored
+
+
+def groups(opened: Sequence[Activations]) -> list[list[Activations]]:
     """Put layers that read the same tokens of the same tensor together, in the order of the first of each.
 
     Raises
     ------
     InputError
-        If a layer has no input or no weight, or its weight is transposed.
+        If a layer has no input or no weight.
     """
-    found: list[list[Layer]] = []
-    for layer in layers:
-        if layer.input is None or layer.weight is None:
-            raise InputError(f"{layer.name} has no input or no weight; both are needed to cluster tokens and to prune")
-        check_orientation(layer, layer.tokens(skip_tokens))
+    found: list[list[Activations]] = []
+    for one in opened:
+        if not one.layer.expandable:
+            raise InputError(f"{one.name} has no input or no weight; both are needed to cluster tokens and to prune")
         for group in found:
-            if same_inputs(group[0], layer, skip_tokens):
-                group.append(layer)
+            if group[0].shares_input(one):
+                group.append(one)
                 break
         else:
-            found.append([layer])
+            found.append([one])
     return found
 
 
-def check_expandable(
-    layer: Layer, spec: ExpandSpec, *, holdout: float, skip_tokens: int, memory: int, spool: bool = False
-) -> None:
-    """Raise before any work if a layer's experts do not fit into `memory`, or what is asked does not fit the layer.
+def check_expandable(activations: Activations, spec: ExpandSpec, spool: bool = False) -> None:
+    """Raise before any work if a layer's experts do not fit into memory, or what is asked does not fit the layer.
 
     Raises
     ------
     InputError
-        If there are fewer calibration tokens than experts, or fewer inputs than components.
+        If there are fewer inputs than components.
+    TooFewTokensError
+        If there are fewer calibration tokens than experts.
     WncoreError
-        As `experts_at_once`, `PruneSpec.cells`, `Layer.tokens`, `check_orientation` and `judged_from`.
+        As `experts_at_once`, `PruneSpec.cells`, `check_orientation` and `Activations.calibration`.
     """
-    assert layer.weight is not None
-    m, d = layer.weight.rows, layer.weight.columns
-    tokens = layer.tokens(skip_tokens)
-    check_orientation(layer, tokens)
-    seen, most = judged_from(layer, tokens.count, holdout), max(spec.experts)
+    check_orientation(activations.layer, activations.tokens)
+    (m, d), seen, most = activations.shape, activations.calibration, max(spec.experts)
     if most > seen:
-        raise InputError(f"{layer.name} has {seen} tokens to calibrate by; {most} experts need as many, give fewer")
+        raise TooFewTokensError(
+            f"{activations.name} has {seen} tokens to calibrate by; {most} experts need as many, give fewer"
+        )
     if (spec.clusters.components or 1) > d:
         raise InputError(
-            f"{layer.name} has {d} inputs, and so many --components at most; got {spec.clusters.components}"
+            f"{activations.name} has {d} inputs, and so many --components at most; got {spec.clusters.components}"
         )
     spec.prune.cells(m, d)
     others = sum(spec.experts) * (3 if spec.controls else 1) - most
-    experts_at_once(layer, spec.prune.patterns, max(1, most), memory, 0 if spool else max(0, others))
+    experts_at_once(activations, spec.prune.patterns, max(1, most), 0 if spool else max(0, others))
 
 
 def _listed(source: SharedInput) -> list[list[LayerExpansion]]:
@@ -149,7 +166,7 @@ def _auto(source: SharedInput) -> list[list[LayerExpansion]]:
     k, pairs = 2, list(zip(source.layers, source.specs, strict=True))
     tried = [(1, error(one))]
     while k <= min(MOST, source.projection.calibration // source.specs[0].clusters.least_tokens):
-        if not all(_fits(layer, spec, k, source.reading["memory"]) for layer, spec in pairs):
+        if not all(_fits(one, spec, k) for one, spec in pairs):
             tried.append((k, np.nan))
             break
         more = runs_of(source, k, one)
@@ -160,8 +177,8 @@ def _auto(source: SharedInput) -> list[list[LayerExpansion]]:
     return [[replace(run, tried=tuple(tried)) for run in mine] for mine in best]
 
 
-def _fits(layer: Layer, spec: ExpandSpec, k: int, memory: int) -> bool:
+def _fits(activations: Activations, spec: ExpandSpec, k: int) -> bool:
     try:
-        return experts_at_once(layer, spec.prune.patterns, k, memory) > 0
+        return experts_at_once(activations, spec.prune.patterns, k) > 0
     except MemoryBudgetError:
         return False

@@ -6,12 +6,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from wncore.backend import Backend
-from wncore.dumps.layer import Layer
 from wncore.errors import MemoryBudgetError
 from wncore.experts.starvation import expert_ridges, own_share, shrink
-from wncore.inputs import Tick
 from wncore.layer_pruning import as_stored
+from wncore.layers.activations import Activations
 from wncore.normal import Float
 from wncore.pruning.damping import PUBLISHED_RIDGE
 from wncore.pruning.methods import PruneSpec
@@ -34,20 +32,17 @@ class PrunedExperts:
 
 
 def prune_experts(
-    layer: Layer,
+    activations: Activations,
     stored: NDArray,
     sums: ClusterSums,
     spec: PruneSpec,
-    backend: Backend,
     *,
     prior: float,
     ridge: float | None = None,
-    memory: int = 2**30,
-    tick: Tick = lambda count: None,
 ) -> PrunedExperts:
     """Prune the dense weights (m, d), as the dump stores them, once for each cluster and pattern.
 
-    As many experts go to the backend at a time as fit into `memory`.
+    As many experts go to the backend at a time as fit into the memory that is allowed.
 
     Raises
     ------
@@ -56,14 +51,14 @@ def prune_experts(
     WncoreError
         As `wncore.pruning.methods.prune` and `as_stored`.
     """
-    k, d = sums.grams.shape[:2]
+    backend, (k, d) = activations.backend, sums.grams.shape[:2]
     own = own_share(sums.tokens, d, prior) if k > 1 else np.ones(1)  # one cluster is all there is to borrow from
     ridges = np.full(k, PUBLISHED_RIDGE if ridge is None else ridge)
     if ridge is None and spec.damping != "published":
         ridges = expert_ridges(sums.tokens, d, own)
     grams, dense = shrink(sums.grams, sums.tokens, own), stored.astype(np.float64)
     dtype = "float64" if stored.dtype == np.float64 else "float32"
-    at_once = experts_at_once(layer, spec.patterns, k, memory)
+    at_once = experts_at_once(activations, spec.patterns, k)
     found: list[list[NDArray]] = [[] for _ in spec.patterns]
     used: list[tuple[NDArray, NDArray]] = []
     for first in range(0, k, at_once):
@@ -78,14 +73,14 @@ def prune_experts(
             ),
         )
         for mine, one in zip(found, weights, strict=True):
-            mine.append(as_stored(layer, one, stored))
+            mine.append(as_stored(activations.layer, one, stored))
         used.append((damping[0], damping[1]))
-        tick(part.stop - part.start)
+        activations.tick(part.stop - part.start)
     ridge_used, raised = (np.concatenate(parts) for parts in zip(*used, strict=True))
     return PrunedExperts([np.concatenate(mine) for mine in found], own, ridge_used, raised)
 
 
-def experts_at_once(layer: Layer, patterns: Sequence[Pattern], k: int, memory: int, others: int = 0) -> int:
+def experts_at_once(activations: Activations, patterns: Sequence[Pattern], k: int, others: int = 0) -> int:
     """Return how many of k experts can be pruned in one call, while `others` of each pattern are held beside them.
 
     Raises
@@ -93,15 +88,14 @@ def experts_at_once(layer: Layer, patterns: Sequence[Pattern], k: int, memory: i
     MemoryBudgetError
         If not even one can, beside the Gram matrices of all.
     """
-    assert layer.weight is not None
-    m, d, p = layer.weight.rows, layer.weight.columns, len(patterns)
-    held = 8 * 5 * k * d * d + layer.weight.itemsize * (k + others) * p * m * d
+    (m, d), p, memory = activations.shape, len(patterns), activations.memory
+    held = 8 * 5 * k * d * d + activations.weight.itemsize * (k + others) * p * m * d
     once = 8 * (8 * d * d + (10 + 3 * p) * m * d)
     each = 8 * d * d + 8 * (1 + p) * m * d
     if held + once + each > memory:
         need = held + once + each
         raise MemoryBudgetError(
-            f"{layer.name}: {k} experts of {m} neurons and {d} inputs take about {need / 2**20:.0f} MiB, and "
+            f"{activations.name}: {k} experts of {m} neurons and {d} inputs take about {need / 2**20:.0f} MiB, and "
             f"{memory / 2**20:.0f} are allowed; give --memory {-(-need // 2**20)}MiB, or fewer --experts"
         )
     return min(k, 1 + (memory - held - once - each) // each)

@@ -15,8 +15,7 @@ from wncore.backend import Backend
 from wncore.dumps.dump import Dump
 from wncore.dumps.header import DTYPES
 from wncore.dumps.layer import Layer
-from wncore.dumps.tensor import computed_in
-from wncore.errors import DumpError, MemoryBudgetError, WncoreError
+from wncore.errors import DumpError, MemoryBudgetError, NonFiniteError, WncoreError
 from wncore.experts.allowances import allowances
 from wncore.experts.borderline import Borderline, find_borderline
 from wncore.experts.conditions import conditions, differences
@@ -27,10 +26,10 @@ from wncore.experts.files import ExpertFile
 from wncore.experts.losses import ExpertErrors, expert_errors
 from wncore.experts.tokens import label_tokens
 from wncore.experts.verification import Check
-from wncore.inputs import Tick
-from wncore.layer_pruning import same_inputs
+from wncore.layers.activations import Activations, open_layer
 from wncore.results import number, numbers
-from wncore.sums import ClusterSums, judged_from, sum_clusters
+from wncore.sums import ClusterSums, sum_clusters
+from wncore.tick import Tick, idle
 
 
 @dataclass(frozen=True)
@@ -52,17 +51,15 @@ class _Run:
     file: ExpertFile
     dump: Dump
     digests: Mapping[str, str]
-    backend: Backend
     exact: bool
-    holdout: float
     reading: dict[str, Any]
-    """Settings of whatever reads the inputs"""
-    recent: dict[str, tuple[Layer, ClusterSums]] = field(default_factory=dict)
+    """How a layer is opened"""
+    recent: dict[str, tuple[Activations, ClusterSums]] = field(default_factory=dict)
     """The last layer that was routed, by the name of its router: the next may share both"""
 
 
 def verify_against(
-    file: ExpertFile, dump: Dump, backend: Backend, *, memory: int | None = None, tick: Tick = lambda count: None
+    file: ExpertFile, dump: Dump, backend: Backend, *, memory: int | None = None, tick: Tick = idle
 ) -> Verification:
     """Check hashes of the source, tokens by expert and errors; `memory` is the recorded one unless it is given.
 
@@ -73,7 +70,7 @@ def verify_against(
     MemoryBudgetError
         If a layer's Gram matrices and experts do not fit into `memory`.
     WncoreError
-        If the source cannot be read: a damaged file, NaN among its inputs.
+        If the source cannot be read: a file that changed meanwhile, say.
     """
     for key in ("holdout", "skip_tokens"):
         if key not in file.document:
@@ -81,11 +78,15 @@ def verify_against(
     memory = int(memory or file.document.get("memory") or 2**30)
     layers = [dump.layers[name] for name in file.layers.described if name in dump.layers]
     changed = differences(dict(file.document), conditions(backend, memory))
-    reading = {"skip_tokens": file.document["skip_tokens"], "memory": memory, "tick": tick}
-    run = _Run(file, dump, source_digests(layers, tick), backend, not changed, float(file.document["holdout"]), reading)
+    reading = {key: file.document[key] for key in ("skip_tokens", "holdout")}
+    reading |= {"backend": backend, "memory": memory, "tick": tick}
+    run = _Run(file, dump, source_digests(layers, tick), not changed, reading)
     checks: list[Check] = []
     for stored in file.layers.described.values():
-        checks += _layer(run, stored)
+        try:
+            checks += _layer(run, stored)
+        except (DumpError, NonFiniteError) as error:  # of this layer alone: NaN among its inputs, say
+            checks.append(Check(stored.name, "source", False, str(error)))
         tick(1)
     return Verification(dump.source, not changed, tuple(changed), (*checks, _inputs(run)))
 
@@ -99,6 +100,9 @@ def _inputs(run: _Run) -> Check:
 
 def _layer(run: _Run, stored: StoredLayer) -> list[Check]:
     layer = run.dump.layers.get(stored.name)
+    wrong = None if layer is None else layer.fault or layer.empty
+    if wrong:
+        return [Check(stored.name, "source", False, wrong)]
     if layer is None or layer.input is None or layer.weight is None:
         return [Check(stored.name, "source", False, "the source has no such layer, or not its input and weight")]
     if (layer.weight.rows, layer.weight.columns) != stored.shape:
@@ -108,7 +112,11 @@ def _layer(run: _Run, stored: StoredLayer) -> list[Check]:
         experts = run.file.layers[stored.name]
     except WncoreError as error:
         return [Check(stored.name, "source", False, str(error))]
-    return [_source(run, layer), _bias(layer, experts), *_numbers(run, layer, stored, experts)]
+    return [
+        _source(run, layer),
+        _bias(layer, experts),
+        *_numbers(run, open_layer(layer, **run.reading), stored, experts),
+    ]
 
 
 def _source(run: _Run, layer: Layer) -> Check:
@@ -133,19 +141,17 @@ def _bias(layer: Layer, experts: Experts) -> Check:
     return Check(layer.name, "bias", same, "that of the source" if same else "not that of the source")
 
 
-def _numbers(run: _Run, layer: Layer, stored: StoredLayer, experts: Experts) -> list[Check]:
+def _numbers(run: _Run, activations: Activations, stored: StoredLayer, experts: Experts) -> list[Check]:
     """Route the tokens again, and compare all that was reported of them."""
-    assert layer.weight is not None
     _check_memory(run, stored)
-    sums, dense = _sums(run, layer, stored, experts), layer.weight.read()
-    layer.weight.check_finite(dense)
+    name, sums, dense = stored.name, _sums(run, activations, stored, experts), activations.read_weight()
     found = _recomputed(sums, expert_errors(experts.weights, dense, sums))
     if run.exact:
-        return [_compare(layer.name, key, stored.described, found[key], np.zeros(2)) for key in found]
-    near, limits = _limits(run, layer, experts, dense, sums)
+        return [_compare(name, key, stored.described, found[key], np.zeros(2)) for key in found]
+    near, limits = _limits(activations, experts, dense, sums)
     told = f"{near.tokens.sum()} tokens may go to another expert"
-    checks = [_compare(layer.name, key, stored.described, found[key], limits[key]) for key in found]
-    return [Check(layer.name, "borderline", True, told), *checks]
+    checks = [_compare(name, key, stored.described, found[key], limits[key]) for key in found]
+    return [Check(name, "borderline", True, told), *checks]
 
 
 def _check_memory(run: _Run, stored: StoredLayer) -> None:
@@ -160,15 +166,14 @@ def _check_memory(run: _Run, stored: StoredLayer) -> None:
         )
 
 
-def _sums(run: _Run, layer: Layer, stored: StoredLayer, experts: Experts) -> ClusterSums:
+def _sums(run: _Run, activations: Activations, stored: StoredLayer, experts: Experts) -> ClusterSums:
     """Route all tokens and sum them up, or take what a layer with the same router and tokens got."""
     known = run.recent.get(stored.router)
-    if known is not None and same_inputs(known[0], layer, run.reading["skip_tokens"]):
+    if known is not None and known[0].shares_input(activations):
         return known[1]
     run.recent.clear()
-    labels = label_tokens(layer, run.backend, experts.router, **run.reading)
-    sums = sum_clusters(layer, run.backend, labels, stored.experts, holdout=run.holdout, **run.reading)
-    run.recent[stored.router] = layer, sums
+    sums = sum_clusters(activations, label_tokens(activations, experts.router), stored.experts)
+    run.recent[stored.router] = activations, sums
     return sums
 
 
@@ -186,15 +191,11 @@ def _recomputed(sums: ClusterSums, errors: ExpertErrors) -> dict[str, Any]:
 
 
 def _limits(
-    run: _Run, layer: Layer, experts: Experts, dense: NDArray, sums: ClusterSums
+    activations: Activations, experts: Experts, dense: NDArray, sums: ClusterSums
 ) -> tuple[Borderline, dict[str, NDArray]]:
     """Find the borderline tokens, and how far each number may be off, below and above: (2,) or (2, k)."""
-    assert layer.input is not None
-    tokens, skip = int(sums.tokens.sum() + sums.holdout_tokens.sum()), run.reading["skip_tokens"]
-    first = judged_from(layer, tokens, run.holdout)
-    near = find_borderline(layer, experts.router, experts.weights, dense, first, skip, run.reading["tick"])
-    dtype = computed_in(layer.input)
-    slack = allowances(experts.weights, dense, sums, near, dtype)
+    near = find_borderline(activations, experts.router, experts.weights, dense)
+    slack = allowances(experts.weights, dense, sums, near, activations.dtype)
     counts = np.stack([sums.tokens, sums.holdout_tokens])
     below, above = counts - near.certain, near.possible - counts
     limits = {"tokens_per_expert": np.stack([below[0], above[0]])}

@@ -3,20 +3,19 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wncore.backend import Backend
 from wncore.calibration import eigenvalues, rank
-from wncore.dumps.layer import Layer
 from wncore.errors import NonFiniteError
 from wncore.experts.expansion import Control, ExpandSpec, LayerExpansion
 from wncore.experts.fitting import Projection, Routing, fit_routing, project_inputs, random_routing
 from wncore.experts.losses import expert_errors, relative_improvement
 from wncore.experts.pruned import prune_experts
+from wncore.failures import blaming
 from wncore.files import spool as spooled
+from wncore.layers.activations import Activations
 from wncore.pruning.patterns import Pattern, Unstructured
 from wncore.sums import ClusterSums, sum_clusters
 
@@ -25,39 +24,32 @@ from wncore.sums import ClusterSums, sum_clusters
 class SharedInput:
     """One input, the layers that read it, and what is known of it before any cluster is."""
 
-    layers: Sequence[Layer]
+    layers: Sequence[Activations]
     dense: Sequence[NDArray]
     """(m, d) by layer, as stored"""
     sums: ClusterSums
     """Of one cluster"""
     projection: Projection
-    backend: Backend
     specs: Sequence[ExpandSpec]
     """By layer; they differ in how to prune, if at all"""
-    reading: dict[str, Any]
-    """Settings of whatever reads the input"""
     spool: Path | None
     """Where experts wait until they are saved; None: in memory"""
 
 
-def read_shared(
-    group: Sequence[Layer], backend: Backend, specs: Sequence[ExpandSpec], reading: dict[str, Any], spool: Path | None
-) -> SharedInput:
-    """Read the weights of layers with one input, sum the input up and project it."""
-    dense = []
-    for layer in group:
-        assert layer.weight is not None
-        dense.append(layer.weight.read())
-        layer.weight.check_finite(dense[-1])
-    sums = sum_clusters(group[0], backend, **reading)
-    projection = project_inputs(group[0], backend, sums, specs[0].clusters, **reading)
-    return SharedInput(group, dense, sums, projection, backend, specs, reading, spool)
+def read_shared(group: Sequence[Activations], specs: Sequence[ExpandSpec], spool: Path | None) -> SharedInput:
+    """Read the weights of layers with one input, sum the input up and project it; a bad weight raises `BlamedError`."""
+    dense: list[NDArray] = []
+    for one in group:
+        with blaming(one.name):
+            dense.append(one.read_weight())
+    sums = sum_clusters(group[0])
+    return SharedInput(group, dense, sums, project_inputs(group[0], sums, specs[0].clusters), specs, spool)
 
 
 def runs_of(source: SharedInput, k: int, one: list[list[LayerExpansion]] | None = None) -> list[list[LayerExpansion]]:
     """Expand each layer into k experts by each pattern, with controls; `one` has the runs of a single expert."""
-    spec, backend, tick = source.specs[0], source.backend, source.reading["tick"]
-    routing = fit_routing(source.projection, k, spec.clusters, backend, tick)
+    spec, first = source.specs[0], source.layers[0]
+    routing = fit_routing(source.projection, k, spec.clusters, first.backend, first.tick)
     found = _expand(source, routing, k, None, one)
     if spec.controls and k > 1:
         random = random_routing(source.projection, routing.experts, spec.clusters.seed)
@@ -87,12 +79,12 @@ def _expand(
     one: list[list[LayerExpansion]] | None,
 ) -> list[list[LayerExpansion]]:
     """Prune the experts of each layer by each pattern, and judge them."""
-    reading, sums = source.reading, source.sums
+    sums = source.sums
     if routing.experts > 1:
-        sums = sum_clusters(source.layers[0], source.backend, routing.labels, routing.experts, **reading)
+        sums = sum_clusters(source.layers[0], routing.labels, routing.experts)
     ranks = [rank(eigenvalues(gram), int(count)) for gram, count in zip(sums.grams, sums.tokens, strict=True)]
     found: list[list[LayerExpansion]] = []
-    for i, (layer, dense, spec) in enumerate(zip(source.layers, source.dense, source.specs, strict=True)):
+    for i, (own, dense, spec) in enumerate(zip(source.layers, source.dense, source.specs, strict=True)):
         patterns: dict[int, Pattern] = dict(enumerate(spec.prune.patterns))
         if control == "stored":  # of N:M no part can be taken
             plain = {p: pattern for p, pattern in patterns.items() if isinstance(pattern, Unstructured)}
@@ -100,55 +92,55 @@ def _expand(
         if not patterns:
             found.append([])
             continue
-        pruned = prune_experts(
-            layer,
-            dense,
-            sums,
-            replace(spec.prune, patterns=tuple(patterns.values())),
-            source.backend,
-            prior=spec.prior,
-            ridge=spec.ridge,
-            memory=reading["memory"],
-            tick=reading["tick"],
-        )
-        runs = []
-        for (p, pattern), weights in zip(patterns.items(), pruned.weights, strict=True):
-            errors = expert_errors(weights, dense, sums)
-            if np.isnan(errors.relative_error):
-                raise NonFiniteError(f"{layer.name}: its outputs overflow float64; scale the input or the weights down")
-            before = errors if one is None else one[i][p].errors
-            held = None
-            if errors.neuron_error_holdout is not None and before.neuron_error_holdout is not None:
-                held = relative_improvement(before.neuron_error_holdout, errors.neuron_error_holdout)
-            runs.append(
-                LayerExpansion(
-                    name=layer.name,
-                    shape=(dense.shape[0], dense.shape[1]),
-                    asked=asked,
-                    control=control,
-                    weights=weights if source.spool is None else spooled(weights, source.spool),
-                    bias=None if layer.bias is None else layer.bias.read()[:, 0],
-                    router=routing.router,
-                    router_of=source.layers[0].name,
-                    labels=routing.labels,
-                    pattern=pattern,
-                    spec=spec,
-                    tokens_per_expert=sums.tokens,
-                    holdout_per_expert=sums.holdout_tokens,
-                    merged=routing.merged,
-                    explained=source.projection.explained,
-                    inertia=routing.inertia,
-                    rank=np.array(ranks),
-                    own=pruned.own,
-                    ridge=pruned.ridge,
-                    raised=pruned.raised,
-                    zeros=np.count_nonzero(weights == 0, axis=(1, 2)),
-                    errors=errors,
-                    relative_improvement=relative_improvement(before.neuron_error, errors.neuron_error),
-                    relative_improvement_holdout=held,
-                    dense=None,
-                    disentanglement=None,
-                )
+        with blaming(own.name):
+            pruned = prune_experts(
+                own,
+                dense,
+                sums,
+                replace(spec.prune, patterns=tuple(patterns.values())),
+                prior=spec.prior,
+                ridge=spec.ridge,
             )
-        found.append(runs)
+            runs = []
+            for (p, pattern), weights in zip(patterns.items(), pruned.weights, strict=True):
+                errors = expert_errors(weights, dense, sums)
+                if np.isnan(errors.relative_error):
+                    raise NonFiniteError(
+                        f"{own.name}: its outputs overflow float64; scale the input or the weights down"
+                    )
+                before = errors if one is None else one[i][p].errors
+                held = None
+                if errors.neuron_error_holdout is not None and before.neuron_error_holdout is not None:
+                    held = relative_improvement(before.neuron_error_holdout, errors.neuron_error_holdout)
+                runs.append(
+                    LayerExpansion(
+                        name=own.name,
+                        shape=(dense.shape[0], dense.shape[1]),
+                        asked=asked,
+                        control=control,
+                        weights=weights if source.spool is None else spooled(weights, source.spool),
+                        bias=None if own.layer.bias is None else own.layer.bias.read()[:, 0],
+                        router=routing.router,
+                        router_of=source.layers[0].name,
+                        labels=routing.labels,
+                        pattern=pattern,
+                        spec=spec,
+                        tokens_per_expert=sums.tokens,
+                        holdout_per_expert=sums.holdout_tokens,
+                        merged=routing.merged,
+                        explained=source.projection.explained,
+                        inertia=routing.inertia,
+                        rank=np.array(ranks),
+                        own=pruned.own,
+                        ridge=pruned.ridge,
+                        raised=pruned.raised,
+                        zeros=np.count_nonzero(weights == 0, axis=(1, 2)),
+                        errors=errors,
+                        relative_improvement=relative_improvement(before.neuron_error, errors.neuron_error),
+                        relative_improvement_holdout=held,
+                        dense=None,
+                        disentanglement=None,
+                    )
+                )
+            found.append(runs)
     return found

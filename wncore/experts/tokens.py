@@ -1,65 +1,46 @@
-"""Routing all tokens of a layer of a dump."""
+"""Routing all tokens of a layer."""
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wncore.backend import Backend
-from wncore.dumps.layer import Layer
 from wncore.errors import MemoryBudgetError
 from wncore.experts.router import Labels, Router
-from wncore.inputs import Tick, read_input
+from wncore.layers.activations import Activations
 
 ROWS = 4096
 """Tokens that are projected at a time: always as many, so that the same token gets the same bits."""
 
 
-def project_tokens(
-    layer: Layer,
-    backend: Backend,
-    router: Router,
-    *,
-    skip_tokens: int = 0,
-    memory: int = 2**30,
-    tick: Tick = lambda count: None,
-) -> NDArray:
+def project_tokens(activations: Activations, router: Router) -> NDArray:
     """Return the projections of all tokens that count: (n, r).
 
     Raises
     ------
     MemoryBudgetError
-        If they do not fit into half of `memory`.
+        If they do not fit into half of the memory that is allowed.
     NonFiniteError
         If an input holds NaN or infinity.
     """
-    tokens, source = layer.tokens(skip_tokens), layer.input
-    assert source is not None
-    dtype = router.components.dtype
-    need = tokens.count * len(router.components) * dtype.itemsize
+    backend, memory, count = activations.backend, activations.memory, activations.tokens.count
+    dtype, rows = router.components.dtype, activations.input.rows
+    need = count * len(router.components) * dtype.itemsize
     if need > memory // 2:
         raise MemoryBudgetError(
-            f"{layer.name}: the projections of {tokens.count} tokens take {need / 2**20:.0f} MiB of the "
+            f"{activations.name}: the projections of {count} tokens take {need / 2**20:.0f} MiB of the "
             f"{memory / 2**20:.0f} allowed; give --memory {4 * need // 2**20 + 1}MiB, or fewer --components"
         )
-    points, done = np.empty((tokens.count, len(router.components)), dtype), 0
-    for first in range(0, source.rows, ROWS):
-        x = read_input(source, tokens, slice(first, min(source.rows, first + ROWS)), str(dtype))
+    points, done = np.empty((count, len(router.components)), dtype), 0
+    for first in range(0, rows, ROWS):
+        x = activations.read_input(slice(first, min(rows, first + ROWS)), str(dtype))
         points[done : done + len(x)] = backend.to_numpy(router.project(x, backend))
         done += len(x)
-        tick(0)
+        activations.tick(0)
     return points
 
 
-def label_tokens(
-    layer: Layer,
-    backend: Backend,
-    router: Router,
-    *,
-    skip_tokens: int = 0,
-    memory: int = 2**30,
-    tick: Tick = lambda count: None,
-) -> Labels:
+def label_tokens(activations: Activations, router: Router) -> Labels:
     """Say which expert each token that counts goes to: (n,); raises as `project_tokens`."""
-    points = project_tokens(layer, backend, router, skip_tokens=skip_tokens, memory=memory, tick=tick)
+    points, backend = project_tokens(activations, router), activations.backend
     dtype = str(points.dtype)
     found = backend.lloyd(backend.asarray(points, dtype), backend.asarray(router.centroids[None], dtype))
     return backend.to_numpy(found[0])[0]

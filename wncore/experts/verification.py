@@ -11,9 +11,9 @@ from wncore.errors import WncoreError
 from wncore.experts.digests import tensor_digest
 from wncore.experts.document import DIGEST, KEY, StoredLayer, text_digest
 from wncore.experts.files import ExpertFile
-from wncore.inputs import Tick
 from wncore.pruning.cells import Cells, cells_of
 from wncore.pruning.patterns import Unstructured, parse_pattern
+from wncore.tick import Tick, idle
 
 BY_NEURON = str(Unstructured((0.0,)))
 """A pattern whose shares a document does not list."""
@@ -48,7 +48,7 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not isfinite(value) else value
 
 
-def verify_file(file: ExpertFile, tick: Tick = lambda count: None) -> list[Check]:
+def verify_file(file: ExpertFile, tick: Tick = idle) -> list[Check]:
     """Check hashes, zeros, sizes and counts, layer by layer; what fails is an answer, not an exception."""
     checks = [_document(file), _listed(file)]
     for layer in file.layers.described.values():

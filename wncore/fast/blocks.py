@@ -1,13 +1,14 @@
 """Blocks of neurons: a cache line's worth of columns, copied so that each becomes a row."""
 
-import numba
 import numpy as np
+
+from wncore.fast.compiled import compiled
 
 WIDTH = 16
 """Neurons in a block: 16 float32 fill a cache line, so that each line of the outputs is read once."""
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def transpose(y, first, out):
     """Copy the columns from `first` of y (n, m) into the rows of out (width, n)."""
     width, n = out.shape

@@ -2,20 +2,20 @@
 
 import math
 
-import numba
+from wncore.fast.compiled import compiled
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _cdf(t):
     return 0.5 * math.erfc(-t * math.sqrt(0.5))
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _cdf_integral(t):
     return t * _cdf(t) + math.exp(-0.5 * t * t) / math.sqrt(2.0 * math.pi)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _bracket(edges, counts, sums, powers):
     bins = len(edges) - 1
     n = counts.sum()
@@ -60,7 +60,7 @@ def _bracket(edges, counts, sums, powers):
     return max(low - rounding, 0.0), min(high + rounding, math.sqrt(2.0))
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def bracket(edges, counts, sums, powers, first, last, low, high):
     """Write the bounds of the neurons first..last into low and high."""
     for k in range(first, last):

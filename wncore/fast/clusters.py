@@ -3,10 +3,10 @@
 Distances are sums of squared differences in the inputs' dtype; what is added up over tokens is float64.
 """
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from wncore.fast.compiled import compiled
 from wncore.fast.squares import TILE, VECTOR, nearest
 from wncore.fast.tiles import Each, tiles
 from wncore.normal import Float
@@ -15,7 +15,7 @@ TOKENS = 8192
 """Tokens of one task; the sums of each are added in order."""
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _label(x, first, columns, squares, lanes, least, labels):
     """Write the nearest of all centroids to the tokens of a tile, ties to the first: (TILE,)."""
     for i in range(TILE):
@@ -27,7 +27,7 @@ def _label(x, first, columns, squares, lanes, least, labels):
                 least[i], labels[i] = squares[i], block * columns.shape[2] + lanes[i]
 
 
-@numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})  # so that a sum of squares is done in vectors
+@compiled(fastmath={"reassoc", "contract"})  # so that a sum of squares is done in vectors
 def _add(x, t, centroids, c, sums):
     """Add token t to the sum of its cluster c; return its squared distance from the centroid."""
     square = 0.0
@@ -39,7 +39,7 @@ def _add(x, t, centroids, c, sums):
     return square
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _assign(x, centroids, columns, labels, sums, counts, inertia):
     """Do the tokens of one task."""
     squares, least = np.empty(TILE, x.dtype), np.empty(TILE, x.dtype)

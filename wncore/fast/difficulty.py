@@ -2,13 +2,13 @@
 
 import math
 
-import numba
 import numpy as np
 
 from wncore.fast.blocks import columns
+from wncore.fast.compiled import compiled
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def input_distances(x, left, right):
     """Euclidean distances of the paired inputs, (p,) float64."""
     out = np.empty(len(left))
@@ -21,7 +21,7 @@ def input_distances(x, left, right):
     return out
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _differences(rows, left, right, closeness, gaps, weighted):
     for j in range(len(rows)):
         total = 0.0

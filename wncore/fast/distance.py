@@ -6,10 +6,10 @@ cells that z_i falls into need Phi.
 
 import math
 
-import numba
 import numpy as np
 
 from wncore.fast.blocks import columns
+from wncore.fast.compiled import compiled
 
 
 def sorted_block(y: np.ndarray, first: int, last: int) -> np.ndarray:
@@ -19,7 +19,7 @@ def sorted_block(y: np.ndarray, first: int, last: int) -> np.ndarray:
     return rows
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _origin_and_scale(row):
     """Mean and deviation of a sorted row in three numbers: z = (value - middle - mean) / deviation."""
     n = len(row)
@@ -35,7 +35,7 @@ def _origin_and_scale(row):
     return middle, mean, math.sqrt(square / n)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _distance(row, edges, means):
     n = len(row)
     middle, mean, deviation = _origin_and_scale(row)
@@ -54,7 +54,7 @@ def _distance(row, edges, means):
     return total
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def exact(rows, edges, means, out):
     """Write the distance of every sorted row (w, n) into out (w,)."""
     for j in range(len(rows)):

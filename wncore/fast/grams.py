@@ -1,9 +1,9 @@
 """Gram matrices as `wncore.grams`: BLAS in the inputs' dtype for a few thousand tokens, sums of those in float64."""
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from wncore.fast.compiled import compiled
 from wncore.fast.tiles import Each, tiles
 from wncore.normal import Float
 
@@ -13,7 +13,7 @@ SMALLEST, LARGEST = 1e-30, 1e30
 """Sums of squares beyond which float32 products would leave their range."""
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def mirror(a):
     """Copy what is below the diagonal above it."""
     for i in range(len(a)):

@@ -1,15 +1,15 @@
 """The histogram of `wncore.histograms`: a guide table names a bin that is right, or one too low, almost always."""
 
-import numba
 import numpy as np
 
 from wncore.fast.blocks import transpose
+from wncore.fast.compiled import compiled
 
 CHUNK = 8192
 """Tokens that are transposed at a time, so that a neuron's bins are fetched into the cache seldom."""
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _place(edges, value):
     """First j with edges[j] >= value; len(edges) if there is none."""
     low, high = 0, len(edges)
@@ -22,7 +22,7 @@ def _place(edges, value):
     return low
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _build_guide(edges, guide):
     """Cut the span of the inner edges into even cells; guide[c] is the first edge that is not below cell c.
 
@@ -39,7 +39,7 @@ def _build_guide(edges, guide):
     return start, rate
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _count_row(row, edges, guide, start, rate, table, cells, powers):
     """Add a row to table (b + 2, 4): left edge, right edge, count, sum of each bin, together in one cache line."""
     top = float(len(guide) - 1)
@@ -69,7 +69,7 @@ def _count_row(row, edges, guide, start, rate, table, cells, powers):
     powers[3] += s4
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def count(y, edges, first, last, counts, sums, powers):
     """Add the neurons first..last of y (n, m) to counts, sums (m, b + 2) and powers (m, 4)."""
     n, bins, width = len(y), edges.shape[1] - 1, last - first

@@ -79,6 +79,8 @@ def test_round_trip(wncore_trial: Trial, layout: str) -> None:
                 back = wncore_trial.backend.to_numpy(wncore_trial.backend.asarray(x, dtype))
                 assert isinstance(back, np.ndarray)
                 assert (back.dtype, back.shape) == (kept, x.shape), f"from {x.dtype}, asked for {dtype}"
+                own = wncore_trial.backend.asarray(wncore_trial.backend.asarray(x, dtype), dtype)
+                np.testing.assert_array_equal(wncore_trial.backend.to_numpy(own), back, err_msg="its own array")
                 np.testing.assert_array_equal(back, x.astype(kept), err_msg=f"from {x.dtype}, asked for {dtype}")
                 np.testing.assert_array_equal(np.signbit(back), np.signbit(x.astype(kept)), err_msg="sign of zero")
                 np.testing.assert_array_equal(x, before, err_msg="asarray wrote into its argument")

@@ -45,7 +45,7 @@ def operations(device: torch.device) -> dict[str, tuple[Callable[..., Any], str]
         raise BackendUnavailable(
             f"fused kernels need {error.name!r}, which is missing: pip install {error.name}, or take kernels='plain'"
         ) from error
-    return {name: (_on_its_device(getattr(module, name)), module.HOW) for name, module in found.items()}
+    return {name: (_launched(getattr(module, name)), module.HOW) for name, module in found.items()}
 
 
 def _check_cuda(device: torch.device) -> None:
@@ -57,12 +57,13 @@ def _check_cuda(device: torch.device) -> None:
         raise BackendUnavailable("fused kernels need a GPU of compute capability 8.0 or more; take kernels='plain'")
 
 
-def _on_its_device(run: Callable[..., Any]) -> Callable[..., Any]:
-    """Make the device of the first argument the current one, where Triton and CUDA launch."""
+def _launched(run: Callable[..., Any]) -> Callable[..., Any]:
+    """Make the device of the first argument the current one, where Triton and CUDA launch; keep what is compiled."""
+    from wncore_torch.kernels.kept import kept_kernels
 
     @wraps(run)
     def launched(first: torch.Tensor, *others: Any) -> Any:
-        with torch.cuda.device_of(first):
+        with torch.cuda.device_of(first), kept_kernels():
             return run(first, *others)
 
     return launched

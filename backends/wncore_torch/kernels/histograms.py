@@ -6,11 +6,14 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from wncore_torch.kernels.cuda import launch, processors, shared_memory
+from wncore_torch.kernels.cuda import launch, shared_memory
 from wncore_torch.plain.histograms import histogram as sorted_histogram
 
 HOW = "CUDA; more bins than fit into shared memory (about 8,000) in plain torch"
 THREADS = 1024
+ALONE, SHARES = 8192, 4
+"""Tokens from which on blocks of the grid share those of a neuron, one for so many, at most so many blocks. How many
+neurons there are does not matter, so that sums come out the same."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +65,7 @@ class State:
         chosen = plan(bins, shared_memory(edges.device))
         if chosen is None:
             return None
-        blocks = -(-m // chosen.neurons)
-        shares = max(1, min(tokens // 4096, -(-4 * processors(edges.device) // blocks)))
+        shares = max(1, min(tokens // ALONE, SHARES))
         counts = torch.zeros(shares, m, bins + 2, dtype=torch.int64, device=edges.device)
         sums, powers = torch.zeros_like(counts, dtype=torch.float64), edges.new_zeros(shares, m, 4)
         return cls(chosen, edges, counts, sums, powers)
@@ -81,4 +83,6 @@ class State:
 
     def result(self) -> tuple[Tensor, Tensor, Tensor]:
         """Add up over the shares."""
+        if len(self.counts) == 1:
+            return self.counts[0], self.sums[0], self.powers[0]
         return self.counts.sum(dim=0), self.sums.sum(dim=0), self.powers.sum(dim=0)

@@ -11,6 +11,7 @@ from wncore_torch.plain.bounds import distance_bounds
 from wncore_torch.plain.clusters import lloyd
 from wncore_torch.plain.difficulty import mapping_difficulty
 from wncore_torch.plain.distance import gaussian_distance
+from wncore_torch.plain.edges import choose_edges
 from wncore_torch.plain.fused import linear_histogram
 from wncore_torch.plain.grams import gram
 from wncore_torch.plain.histograms import histogram
@@ -19,6 +20,7 @@ from wncore_torch.pruning import prune, resolve
 
 OPERATIONS: dict[str, Callable[..., Any]] = {
     "gaussian_distance": gaussian_distance,
+    "choose_edges": choose_edges,
     "histogram": histogram,
     "distance_bounds": distance_bounds,
     "mapping_difficulty": mapping_difficulty,

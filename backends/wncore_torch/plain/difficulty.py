@@ -8,7 +8,7 @@ from wncore_torch.precision import widened
 
 
 def mapping_difficulty(x: Tensor, y: Tensor, left: Tensor, right: Tensor) -> Tensor:
-    """Take medians from sorted differences, as torch.median is the lower of two middles: (n, m) -> (m,)."""
+    """Select the two middles of the differences, as torch.median is the lower of them: (n, m) -> (m,)."""
     pairs = len(left)
     if pairs < 2:
         return torch.zeros(y.shape[1], dtype=torch.float64, device=y.device)
@@ -16,9 +16,10 @@ def mapping_difficulty(x: Tensor, y: Tensor, left: Tensor, right: Tensor) -> Ten
     closeness = dx.max() / dx
 
     def work(rows: Tensor) -> Tensor:
-        dy = (widened(rows[:, left]) - widened(rows[:, right])).abs().double()
-        order = dy.sort(dim=1).values
-        median = (order[:, (pairs - 1) // 2] + order[:, pairs // 2]) / 2
+        gaps = (widened(rows[:, left]) - widened(rows[:, right])).abs()
+        low = gaps.kthvalue((pairs + 1) // 2, dim=1).values.double()
+        high = low if pairs % 2 else gaps.kthvalue(pairs // 2 + 1, dim=1).values.double()
+        dy, median = gaps.double(), (low + high) / 2
         defined = median > 0
         return torch.where(defined, (dy * closeness).mean(1) / torch.where(defined, median, 1.0), 0.0)
 

@@ -11,10 +11,10 @@ where the inverse, formed from one eigenproblem, serves all patterns and all row
 from collections.abc import Sequence
 from itertools import pairwise
 
-import numba
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from wncore.fast.compiled import compiled
 from wncore.fast.pruning.selection import select
 from wncore.fast.tiles import Each, tiles
 from wncore.normal import Float
@@ -23,7 +23,7 @@ from wncore.pruning.cells import Cells
 from wncore.pruning.damping import Damped
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _prepare(wanted, kept, dense, old, new, pull):
     """Write r (Z - W) - V for the new penalty r into pull, and V / r over T: all (m, d)."""
     for i in range(len(wanted)):
@@ -36,7 +36,7 @@ def _prepare(wanted, kept, dense, old, new, pull):
                 wanted[i, j] *= old / new
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _finish(wanted, dense, change, alive):
     """Add W' to V / r, and write the scores of the sum over the change of W."""
     for i in range(len(wanted)):

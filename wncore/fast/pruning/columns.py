@@ -3,16 +3,16 @@
 The block is transposed, so that a column of all neurons lies side by side and is swept at once.
 """
 
-import numba
 import numpy as np
 
+from wncore.fast.compiled import compiled
 from wncore.fast.tiles import ROWS
 
 STEP = 4
 """Columns whose errors are spread together."""
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _select(columns, kept, value, counts):
     """Prune the lowest scores of one cell of each neuron, (width, ROWS): ranks, by comparing all pairs."""
     scores, ranks = np.empty(columns.shape), np.empty(ROWS, np.int64)
@@ -32,7 +32,7 @@ def _select(columns, kept, value, counts):
             kept[j, r] = ranks[r] >= counts[r]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _lay_grids(columns, grids, bits):
     """Write the step and the zero of each neuron, (m, 2): `wncore.pruning.quantisation.quantisation_grid`."""
     for r in range(len(grids)):
@@ -44,7 +44,7 @@ def _lay_grids(columns, grids, bits):
         grids[r, 1] = np.rint(-low / grids[r, 0])
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _settle(column, kept, grids, bits, pivot, errors):
     """Prune or round one column, and write its errors."""
     top = 2.0**bits - 1.0
@@ -58,7 +58,7 @@ def _settle(column, kept, grids, bits, pivot, errors):
         column[r] = new
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _spread(columns, errors, u, first):
     """Subtract errors (STEP, ROWS) times their rows of U from the columns from `first`."""
     for q in range(first, len(columns)):
@@ -67,7 +67,7 @@ def _spread(columns, errors, u, first):
             columns[q, r] -= a * errors[0, r] + b * errors[1, r] + c * errors[2, r] + d * errors[3, r]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def sweep(weights, kept, u, first, last, value, width, counts, bits, span, grids):
     """Sweep over the columns first..last of a block of at most ROWS neurons; errors reach to its end, n.
 

@@ -7,11 +7,11 @@ forms one column of it, in t d operations instead of d^2.
 
 from collections.abc import Callable
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import get_lapack_funcs
 
+from wncore.fast.compiled import compiled
 from wncore.fast.grams import mirror
 from wncore.fast.pruning.selection import select_span
 from wncore.fast.tiles import Each, tiles
@@ -28,7 +28,7 @@ MARGIN = 1.25
 _potrf, _potri = get_lapack_funcs(("potrf", "potri"), dtype=np.float64)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _subtract(column, removed, steps, q):
     """Subtract column q of V'V, four rows of V at a time."""
     s = 0
@@ -44,7 +44,7 @@ def _subtract(column, removed, steps, q):
         s += 1
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _trace(w, inverse, least_diagonal, dead, width, quotas, order, costs):
     """Prune one row until `order` is full: which weights in turn, and at what cost; a cell loses `quotas` at most.
 

@@ -1,10 +1,10 @@
 """Masked least squares as `wncore.pruning.least_squares.resolve`, row by row: the same normal equations by Cholesky."""
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import get_lapack_funcs
 
+from wncore.fast.compiled import compiled
 from wncore.fast.tiles import Each, tiles
 from wncore.normal import Float
 
@@ -14,7 +14,7 @@ ROWS = 8
 (_posv,) = get_lapack_funcs(("posv",), dtype=np.float64)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _gather(h, kept, out):
     """Copy the lower triangle of H at some inputs: (d, d), (s,) -> (s, s); to LAPACK, it is the upper one."""
     for i in range(len(kept)):

@@ -1,9 +1,9 @@
 """The lowest scores of each cell, as `wncore.pruning.cells.select` has them: exact counts, ties to the lowest index."""
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from wncore.fast.compiled import compiled
 from wncore.fast.tiles import Each, tiles
 from wncore.pruning.cells import Cells
 
@@ -11,7 +11,7 @@ NARROW = 32
 """Cells of fewer columns are compared pair by pair, without sorting."""
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _prune_narrow(scores, width, counts, kept):
     """Keep all but the lowest scores of each cell of each row: the rank of each, by comparing all pairs."""
     m, d = scores.shape
@@ -28,7 +28,7 @@ def _prune_narrow(scores, width, counts, kept):
                 keep[j] = rank >= counts[i, c]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _prune_up_to(scores, counts, thresholds, kept):
     """Prune what is below the threshold, and the first ones equal to it until the count is reached.
 

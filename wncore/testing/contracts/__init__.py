@@ -5,6 +5,7 @@ from wncore.testing.contracts.clustering import CONTRACT as CLUSTERING
 from wncore.testing.contracts.contract import Contract
 from wncore.testing.contracts.difficulty import CONTRACT as DIFFICULTY
 from wncore.testing.contracts.distance import CONTRACT as DISTANCE
+from wncore.testing.contracts.edges import CONTRACT as EDGES
 from wncore.testing.contracts.gram import CONTRACT as GRAM
 from wncore.testing.contracts.histogram import CONTRACT as HISTOGRAM
 from wncore.testing.contracts.linear_histogram import CONTRACT as LINEAR_HISTOGRAM
@@ -12,6 +13,18 @@ from wncore.testing.contracts.pruning.contract import CONTRACT as PRUNING
 from wncore.testing.contracts.resolving import CONTRACT as RESOLVING
 from wncore.testing.contracts.routing import CONTRACT as ROUTING
 
-CONTRACTS = (DISTANCE, HISTOGRAM, BOUNDS, DIFFICULTY, ROUTING, LINEAR_HISTOGRAM, GRAM, CLUSTERING, PRUNING, RESOLVING)
+CONTRACTS = (
+    DISTANCE,
+    EDGES,
+    HISTOGRAM,
+    BOUNDS,
+    DIFFICULTY,
+    ROUTING,
+    LINEAR_HISTOGRAM,
+    GRAM,
+    CLUSTERING,
+    PRUNING,
+    RESOLVING,
+)
 
 __all__ = ["BOUNDS", "CONTRACTS", "DIFFICULTY", "DISTANCE", "HISTOGRAM", "Contract"]

@@ -1,0 +1,214 @@
+"""What a block's layers read and give, collected while it runs, and held in memory as matrices."""
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from wncore.dumps.header import DTYPES
+from wncore.errors import NonFiniteError
+from wncore.layers.arrays import Held
+from wncore.matrix import Matrix, cut_rows
+from wncore_torch.model.linears import Linear
+from wncore_torch.model.stream import Read
+
+NAMES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+
+
+@dataclass(frozen=True, eq=False)
+class OnDevice:
+    """A matrix (rows, columns) on a device, where a backend of torch reads it."""
+
+    name: str
+    values: Tensor
+
+    @property
+    def rows(self) -> int:
+        """Their number."""
+        return self.values.shape[0]
+
+    @property
+    def columns(self) -> int:
+        """Their number."""
+        return self.values.shape[1]
+
+    @property
+    def dtype(self) -> str:
+        """As safetensors calls it."""
+        return NAMES[self.values.dtype]
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of a value."""
+        return self.values.itemsize
+
+    @property
+    def resident(self) -> bool:
+        """Always."""
+        return True
+
+    def read(self, rows: slice = slice(None), columns: slice = slice(None)) -> NDArray[Any]:
+        """Copy a part to the host."""
+        return to_numpy(self.values[rows, columns].contiguous())
+
+    def pick(self, rows: NDArray[np.int64], columns: slice = slice(None)) -> NDArray[Any]:
+        """Copy some rows to the host."""
+        return to_numpy(self.values[torch.from_numpy(rows).to(self.values.device), columns])
+
+    def floats(self, runs: Sequence[slice], keep: NDArray[np.bool_], columns: slice = slice(None)) -> Any:
+        """Return those rows of some runs that count; they stay on the device, but for float64."""
+        parts = [self.values[rows, columns] for rows in runs]
+        for i, rows in enumerate(runs):
+            if not keep[rows].all():
+                parts[i] = parts[i][torch.from_numpy(keep[rows]).to(self.values.device)]
+        part = parts[0] if len(parts) == 1 else torch.cat(parts)
+        _check_finite(self.name, part)
+        return to_numpy(part) if part.dtype == torch.float64 else part
+
+    def doubles(self, rows: slice) -> Any:
+        """Return some rows as float64, on the device, but for those that are float64 already."""
+        part = self.values[rows]
+        _check_finite(self.name, part)
+        return to_numpy(part) if part.dtype == torch.float64 else part.double()
+
+    def chunks(self, row_bytes: int, budget: int) -> Iterator[slice]:
+        """Cut the rows so that `row_bytes` for each row of a slice stay below `budget`."""
+        return cut_rows(self.rows, row_bytes, budget)
+
+    def check_finite(self, part: NDArray[Any], keep: NDArray[np.bool_] | None = None) -> None:
+        """Raise `NonFiniteError` if a part that was read holds NaN or infinity."""
+        Held(self.name, part).check_finite(part)
+
+
+def _check_finite(name: str, part: Tensor) -> None:
+    """Raise if a part holds NaN or infinity, which show in its extremes: one read."""
+    if part.numel() and not all(bool(one.isfinite()) for one in part.aminmax()):
+        raise NonFiniteError(f"{name} holds NaN or infinity; compute it in a wider dtype")
+
+
+def to_numpy(values: Tensor) -> NDArray[Any]:
+    """Return the values as NumPy has them; on the CPU memory is shared."""
+    host = values.detach().cpu()
+    if host.dtype == torch.bfloat16:
+        return host.view(torch.uint16).numpy().view(DTYPES["BF16"])
+    return host.numpy()
+
+
+def matrix(name: str, values: Tensor) -> Matrix:
+    """Hold a matrix where it is, row by row: by NumPy on the CPU."""
+    values = values.contiguous()  # of a weight that is stored the other way a copy
+    return Held(name, to_numpy(values)) if values.device.type == "cpu" else OnDevice(name, values)
+
+
+class Rows:
+    """Rows (k, c) that come batch by batch, to be a matrix; there will be `total`, if each token has one."""
+
+    def __init__(self, total: int, place: torch.device) -> None:
+        self._total, self._place, self._filled = total, place, 0
+        self._buffer: Tensor | None = None
+        self._parts: list[Tensor] = []
+
+    def add(self, rows: Tensor, whole: bool) -> None:
+        """Copy rows; `whole`: one for each token of a batch, as it is with all but experts."""
+        if whole and self._buffer is None and not self._parts:
+            self._buffer = rows.new_empty((self._total, rows.shape[1]), device=self._place)
+        if self._buffer is None or self._filled + len(rows) > self._total:
+            self._parts.append(rows.to(self._place, copy=True))
+            return
+        self._buffer[self._filled : self._filled + len(rows)] = rows
+        self._filled += len(rows)
+
+    def result(self) -> Tensor:
+        """Return all rows, and let go of them."""
+        parts = [] if self._buffer is None else [self._buffer[: self._filled]]
+        parts += self._parts
+        self._buffer, self._parts = None, []
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+class InMemory:
+    """Keeps what is collected at a place in memory."""
+
+    def __init__(self, total: int, place: torch.device) -> None:
+        self._total, self._place = total, place
+        self._rows: dict[tuple[str, str], Rows] = {}
+
+    def add(self, name: str, part: str, batch: int, values: Tensor, whole: bool) -> None:
+        """Take one batch of a part of a layer; `whole`: a row for each of its tokens."""
+        self._rows.setdefault((name, part), Rows(self._total, self._place)).add(values, whole)
+
+    def matrix(self, name: str, part: str) -> Matrix | None:
+        """Return what was taken, None if nothing was, and let go of it."""
+        rows = self._rows.pop((name, part), None)
+        return None if rows is None else matrix(f"{name}.{part}", rows.result())
+
+
+class Store(Protocol):
+    """Where what is collected is kept."""
+
+    def add(self, name: str, part: str, batch: int, values: Tensor, whole: bool) -> None:
+        """As `InMemory.add`."""
+        ...
+
+
+class Collected:
+    """Takes what some layers of a block read and give, into a store; remembers which tokens, and how long inputs are.
+
+    `parts` are "input" and "output"; of layers that share an input the first holds it. `starts` is the number of the
+    first token of each batch, and that of all tokens.
+    """
+
+    def __init__(self, layers: Sequence[Linear], parts: Collection[str], starts: Sequence[int], store: Store) -> None:
+        self._parts, self._starts, self._store = parts, starts, store
+        self.holder = holders(layers)
+        self._tokens: dict[str, list[Tensor | None]] = {}
+        self._norms: dict[str, list[Tensor]] = {}
+        self._partly = {layer.name for layer in layers}
+        self._read = dict.fromkeys(self._partly, 0)
+
+    @property
+    def total(self) -> int:
+        """How many tokens the text has."""
+        return self._starts[-1]
+
+    def take(self, read: Read) -> None:
+        """Take one batch of one layer."""
+        name, (start, stop) = read.layer.name, self._starts[read.batch : read.batch + 2]
+        whole = read.tokens is not None and len(read.tokens) == stop - start
+        if "output" in self._parts:
+            self._store.add(name, "output", read.batch, read.y, whole)
+        self._read[name] += len(read.x) if whole else -self.total
+        if self._read[name] == self.total:
+            self._partly.discard(name)
+        told = None if read.tokens is None else torch.arange(start, stop) if whole else read.tokens.cpu() + start
+        self._tokens.setdefault(name, []).append(told)
+        if self.holder[name] == name:
+            if "input" in self._parts:
+                self._store.add(name, "input", read.batch, read.x, whole)
+            self._norms.setdefault(name, []).append(torch.linalg.vector_norm(read.x, dim=1, dtype=torch.float32))
+
+    def reads_all(self, name: str) -> bool:
+        """Whether a layer read every token, in order."""
+        return name not in self._partly
+
+    def tokens(self, name: str) -> NDArray[np.int64] | None:
+        """Return which tokens of the text a layer's rows are; None if the model hides it."""
+        found = [part for part in self._tokens.get(name, ()) if part is not None]
+        if len(found) < len(self._tokens.get(name, ())):
+            return None
+        return torch.cat(found).numpy() if found else np.zeros(0, np.int64)
+
+    def norms(self, name: str) -> NDArray[np.float32]:
+        """Return the lengths of a layer's inputs, (n,)."""
+        found = self._norms.get(self.holder[name], ())
+        return torch.cat(list(found)).cpu().numpy() if found else np.zeros(0, np.float32)
+
+
+def holders(layers: Sequence[Linear]) -> dict[str, str]:
+    """Say of each layer which holds its input: the first of those that read the same."""
+    first: dict[str, str] = {}
+    return {layer.name: first.setdefault(layer.reads, layer.name) for layer in layers}

@@ -1,0 +1,95 @@
+"""The layers of a block that has run, opened one after the other."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from wncore.backend import Backend
+from wncore.dumps.layer import Tokens, choose_tokens
+from wncore.errors import InputError, TooFewTokensError
+from wncore.failures import Fail
+from wncore.layers.activations import Activations
+from wncore.layers.sinks import count_sinks
+from wncore.matrix import LinearLayer, Matrix
+from wncore.tick import Tick
+from wncore_torch.model.held import Collected, InMemory, matrix
+from wncore_torch.model.linears import Linear
+from wncore_torch.model.stream import Block
+from wncore_torch.model.written import Spooled
+
+
+@dataclass
+class Opener:
+    """Opens the layers of a block that has run."""
+
+    block: Block
+    collected: Collected
+    store: InMemory | Spooled
+    length: int
+    backend: Backend
+    skip_tokens: int
+    skip_norm: float | None
+    memory: int
+    tick: Tick
+    starved: Fail
+
+    def open(self, layers: Sequence[Linear]) -> Iterator[Activations]:
+        """Open one after the other; an input is held as long as a layer that reads it is to come."""
+        inputs: dict[str, Matrix | None] = {}
+        holders = [self.collected.holder[layer.name] for layer in layers]
+        for i, (layer, holder) in enumerate(zip(layers, holders, strict=True)):
+            if holder not in inputs:
+                inputs[holder] = self.store.matrix(holder, "input")
+            output = self.store.matrix(layer.name, "output")
+            try:
+                opened = self._open(layer, inputs[holder], output)
+            except TooFewTokensError as error:
+                self.starved(layer.name, error)
+            else:
+                yield opened
+            if holder not in holders[i + 1 :]:
+                inputs.pop(holder, None)
+
+    def _open(self, layer: Linear, x: Matrix | None, y: Matrix | None) -> Activations:
+        tokens, sinks = self._choose(layer)
+        bias = self.block.bias(layer)
+        parts = LinearLayer(
+            layer.name,
+            input=x,
+            output=y,
+            weight=matrix(f"{layer.name}.weight", self.block.weight(layer)),
+            bias=None if bias is None else matrix(f"{layer.name}.bias", bias[:, None]),
+        )
+        reading = {"skipped": self.skip_tokens, "memory": self.memory, "tick": self.tick, "sinks": sinks}
+        return Activations(parts, tokens, self.backend, **reading)
+
+    def _choose(self, layer: Linear) -> tuple[Tokens, int]:
+        """Say which tokens count, and how many are sinks."""
+        norms = self.collected.norms(layer.name)
+        if self.collected.reads_all(layer.name) and not layer.routed and self.skip_norm is None:
+            tokens = _every(self.collected.total, self.length, self.skip_tokens)
+            return self._demand_some(tokens), count_sinks(norms, tokens.keep)[0]
+        told = self.collected.tokens(layer.name)
+        if told is None and self.skip_tokens:
+            raise InputError(
+                f"{layer.name} hides which tokens it reads, so that --skip-tokens cannot be followed; leave the layer "
+                f"out with --exclude"
+            )
+        counting = np.ones(len(norms), bool) if told is None else told % self.length >= self.skip_tokens
+        sinks, keep = count_sinks(norms, counting, self.skip_norm)
+        sequence = None if told is None or layer.routed else told // self.length  # an expert reads one here, one there
+        return self._demand_some(choose_tokens(keep, sequence)), sinks
+
+    def _demand_some(self, tokens: Tokens) -> Tokens:
+        if tokens.count < 2:
+            raise TooFewTokensError(f"{tokens.count} of {self.collected.total} tokens")
+        return tokens
+
+
+@lru_cache(maxsize=1)
+def _every(total: int, length: int, skip: int) -> Tokens:
+    """Return all tokens but the first of each window: the same object for all layers, of which much is derived."""
+    told = np.arange(total)
+    return choose_tokens(told % length >= skip, told // length)

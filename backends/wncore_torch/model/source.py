@@ -1,0 +1,162 @@
+"""A language model and a text, as an owner of activations: layer by layer, block by block, in one pass each.
+
+A block runs once on all windows; what its layers give is held, and they are handed out, opened, while its weights are
+in memory. Then the next block runs.
+"""
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wncore.backend import Backend
+from wncore.errors import listed
+from wncore.failures import Fail, forgive
+from wncore.layers.activations import Activations
+from wncore.tick import Tick, idle
+from wncore_torch.model.capture import Captured, capture, check_folder
+from wncore_torch.model.folder import Folder
+from wncore_torch.model.held import Collected, InMemory
+from wncore_torch.model.linears import Linear, Linears
+from wncore_torch.model.memory import room
+from wncore_torch.model.opened import Opener
+from wncore_torch.model.recording import Batch
+from wncore_torch.model.stream import Block, Read, Stream
+from wncore_torch.model.written import Spooled, count_rows, layout, size_of, spooled, stored_as
+
+
+@dataclass(frozen=True, eq=False)
+class ModelSource:
+    """A model, its linear layers, and the windows (w, l) of a text that it reads, `batch` of them at a time."""
+
+    folder: Folder
+    linears: Linears
+    windows: Tensor
+    text: Path
+    batch: int = 4
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens the text has, in all windows."""
+        return self.windows.numel()
+
+    @property
+    def layers(self) -> dict[str, Linear]:
+        """The linear layers by name."""
+        return {layer.name: layer for layer in self.linears.layers}
+
+    @property
+    def groups(self) -> dict[str, list[str]]:
+        """What stands for several layers: those of attention modules, all others (the MLP), all."""
+        return {
+            "mlp": [layer.name for layer in self.linears.layers if not layer.attention],
+            "attention": [layer.name for layer in self.linears.layers if layer.attention],
+            "all": [layer.name for layer in self.linears.layers],
+        }
+
+    @property
+    def device(self) -> str:
+        """Where the model runs, as torch names devices."""
+        return str(self.folder.device)
+
+    def described(self, chosen: Collection[str]) -> dict[str, Any]:
+        """Return what a document says of the model, the text, and the share of the parameters that is looked at."""
+        count, length = self.windows.shape
+        return {
+            "text": str(self.text),
+            "windows": count,
+            "length": length,
+            "dtype": str(self.folder.dtype).removeprefix("torch."),
+            "batch": self.batch,
+            "device": self.device,
+            "coverage": self.coverage(chosen),
+            "uncovered": list(self.linears.uncovered),
+        }
+
+    def notes(self, chosen: Collection[str]) -> list[str]:
+        """Say what is not looked at: parameters that no product was seen with."""
+        left = self.linears.uncovered
+        return [f"{len(left)} parameters are of no linear layer that runs: {listed(left)}"] if left else []
+
+    def coverage(self, chosen: Collection[str]) -> float:
+        """Return the share of the blocks' parameters of two or more axes that are weights of the chosen layers."""
+        sizes = [m * d for name, layer in self.layers.items() if name in chosen for m, d in [layer.shape]]
+        return sum(sizes) / max(1, self.linears.parameters)
+
+    def activations(
+        self,
+        chosen: Collection[str],
+        backend: Backend,
+        *,
+        parts: Collection[str] = ("input", "output"),
+        skip_tokens: int = 0,
+        skip_norm: float | None = None,
+        memory: int = 2**30,
+        tick: Tick = idle,
+        starved: Fail = forgive,
+    ) -> Iterator[Activations]:
+        """Yield the chosen layers in the order in which they run; what was yielded before is let go of.
+
+        Of `parts`, inputs and outputs, what is wanted is held. `skip_tokens` and `skip_norm` leave out the first tokens
+        of every window, and those whose input is so many times longer than the median. Of a layer with fewer than 2
+        tokens, an expert that the router sends nothing, `starved` is told.
+        """
+        stream, starts = self.start()
+        wanted, length = set(chosen), self.windows.shape[1]
+        for block in stream.blocks():
+            layers = [layer for layer in block.layers if layer.name in wanted]
+            if not layers:
+                continue
+            with self._store(block, layers, parts, memory, starts) as store:
+                collected = Collected(layers, parts, starts, store)
+
+                def meet(read: Read, collected: Collected = collected) -> None:
+                    collected.take(read)
+                    tick(0)
+
+                block.hand_on(meet, {layer.name for layer in layers})
+                free = room(self.folder.device)  # nothing that comes out depends on it
+                within = memory if free is None else max(memory, free // 2)
+                opener = Opener(block, collected, store, length, backend, skip_tokens, skip_norm, within, tick, starved)
+                yield from opener.open(layers)
+
+    def bytes_captured(self, chosen: Collection[str], parts: Collection[str]) -> int:
+        """Return the bytes that `capture` writes; of experts, which read what a router sends, at most."""
+        layers = [layer for layer in self.linears.layers if layer.name in chosen]
+        windows, dtype = (len(self.windows), self.windows.shape[1]), stored_as(self.folder.dtype)
+        return size_of(layout(layers, parts, windows, dtype, {}))
+
+    def check_capture(self, output: Path, needed: int) -> None:
+        """Raise before the work what `capture` would raise after it: `wncore_torch.model.capture.check_folder`."""
+        check_folder(output, needed)
+
+    def capture(self, chosen: Collection[str], output: Path, **options: Any) -> Captured:
+        """Write a dump: `wncore_torch.model.capture.capture`."""
+        return capture(self, chosen, output, **options)
+
+    def start(self) -> tuple[Stream, list[int]]:
+        """Put the windows in front of the first block; returns also the number of the first token of each batch."""
+        stream = Stream(self.folder, [Batch(ids) for ids in self.windows.split(self.batch)], self.linears)
+        return stream, [0, *np.cumsum([one.batch.ids.numel() for one in stream.recorded]).tolist()]
+
+    @contextmanager
+    def _store(
+        self, block: Block, layers: Sequence[Linear], parts: Collection[str], memory: int, starts: list[int]
+    ) -> Iterator[InMemory | Spooled]:
+        """Keep a block's activations on the device if half of it has room, in half of `memory`, or on the disk."""
+        windows, dtype = (len(self.windows), self.windows.shape[1]), stored_as(self.folder.dtype)
+        held = [part for part in parts if part != "weight"]
+        size, free = size_of(layout(layers, held, windows, dtype, {})), room(self.folder.device)
+        if free is not None and size <= free // 2:
+            yield InMemory(self.tokens, self.folder.device)
+        elif size <= memory // 2:
+            yield InMemory(self.tokens, torch.device("cpu"))
+        else:
+            counts = count_rows(block, layers)
+            with spooled(layout(layers, held, windows, dtype, counts), counts, starts, windows[1]) as store:
+                yield store

@@ -1,0 +1,101 @@
+"""The peak that is foretold, held against the peak that the system measured, in processes of their own."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch", reason="torch is not installed")
+pytest.importorskip("transformers", reason="transformers is not installed")
+
+import torch
+from model_families import edit_tensors, make
+
+from wncore.resources import Memory, forget_highest, highest, resident
+from wncore_torch.model.forecast import load_of
+from wncore_torch.model.opening import open_folder
+from wncore_torch.model.parameters import names_below
+
+TINY = Path(__file__).parent.parent / "data" / "tiny-llm"
+SHAPE = {"hidden_size": 512, "intermediate_size": 1536, "num_attention_heads": 8, "num_key_value_heads": 4}
+SHAPE |= {"num_hidden_layers": 2}
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a peak begin anew")
+
+
+@pytest.fixture(scope="module", params=["float32", "bfloat16"])
+def larger(request, tmp_path_factory):
+    """A random Llama whose blocks have 3 million parameters; the shipped one is too small to measure."""
+    path = tmp_path_factory.mktemp("larger") / "model"
+    make(path, "llama", vocab_size=2048, max_position_embeddings=512, dtype=request.param, **SHAPE)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(TINY / name, path)
+    return path
+
+
+@LINUX
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--batch", "16", "--windows", "64", "--length", "64"],  # hidden states, and a block's weights
+        ["--batch", "24", "--windows", "24", "--length", "128"],  # what a block computes, and logits
+    ],
+)
+def test_the_peak_is_as_foretold(larger, options):
+    command = [sys.executable, "-c", "import wncore_cli; wncore_cli.run()", "eval", str(larger)]
+    command += ["--text", str(TINY / "heldout.txt"), "--json", "--threads", "1", "--device", "cpu", *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)["resources"]
+    predicted, measured = (found[name]["host"] - found["base"] for name in ("predicted", "measured"))
+    assert measured > 2**25
+    assert abs(predicted - measured) <= 0.2 * measured, (predicted / 2**20, measured / 2**20)
+
+
+@LINUX
+def test_the_system_tells_a_peak():
+    forget_highest()
+    before = resident()
+    block = bytearray(2**26)
+    block[:: 2**12] = b"x" * len(range(0, 2**26, 2**12))
+    assert resident() - before > 0.9 * 2**26
+    del block
+    assert highest() - before > 0.9 * 2**26
+    forget_highest()
+    assert highest() - before < 0.5 * 2**26
+
+
+def test_memory_is_added_or_held_one_after_the_other():
+    assert Memory(1, 2) + Memory(3, 4) == Memory(4, 6)
+    assert Memory(1, 5) | Memory(3, 4) == Memory(3, 5)
+
+
+def test_parameters_are_counted_to_the_byte(made):
+    folder = open_folder(made)
+    block = names_below(folder.model, "model.layers.1")
+    numbers = sum(folder.model.get_parameter(name).numel() for name in block)
+    load = load_of(folder, block)
+    assert (load.reading, load.held) == (Memory(4 * numbers), Memory(4 * numbers))  # the file's own pages
+    wide = load_of(open_folder(made, dtype="float64"), block)
+    assert (wide.reading, wide.held) == (Memory(4 * numbers + 8 * numbers), Memory(8 * numbers))
+
+
+def test_tied_parameters_are_counted_once(tmp_path):
+    path = make(tmp_path / "model", "llama", tie_word_embeddings=True)
+    folder = open_folder(path)
+    both = ["model.embed_tokens.weight", "lm_head.weight"]
+    assert load_of(folder, both).held == load_of(folder, both[:1]).held == Memory(4 * 128 * 32)
+    edit_tensors(path, lambda old: old | {"lm_head.weight": old["model.embed_tokens.weight"].clone()})
+    assert load_of(open_folder(path), both).held == Memory(4 * 128 * 32)
+    edit_tensors(path, lambda old: old | {"lm_head.weight": torch.zeros_like(old["model.embed_tokens.weight"])})
+    assert load_of(open_folder(path), both).held == Memory(2 * 4 * 128 * 32)
+
+
+def test_experts_are_read_and_fused(tmp_path):
+    folder = open_folder(make(tmp_path / "model", "mixtral"))
+    name = "model.layers.0.mlp.experts.gate_up_proj"
+    size = 4 * folder.model.get_parameter(name).numel()
+    load = load_of(folder, [name])
+    assert (load.reading, load.held) == (Memory(2 * size), Memory(size))

@@ -1,0 +1,147 @@
+"""Layers whose matrices are arrays in memory: the second owner of activations, beside dumps."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from wncore.backend import Backend
+from wncore.dumps.layer import choose_tokens
+from wncore.dumps.tensor import as_floats, is_finite
+from wncore.dumps.write import NAMES
+from wncore.errors import NonFiniteError, ShapeError, TooFewTokensError
+from wncore.layers.activations import Activations
+from wncore.matrix import LinearLayer, cut_rows
+
+
+@dataclass(frozen=True, eq=False)
+class Held:
+    """A matrix (rows, columns) in memory, as NumPy has it."""
+
+    name: str
+    values: NDArray[Any]
+
+    @property
+    def rows(self) -> int:
+        """Their number, padding included."""
+        return self.values.shape[0]
+
+    @property
+    def columns(self) -> int:
+        """Their number."""
+        return self.values.shape[1]
+
+    @property
+    def dtype(self) -> str:
+        """As safetensors calls it."""
+        return NAMES[self.values.dtype]
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of a value."""
+        return self.values.itemsize
+
+    @property
+    def resident(self) -> bool:
+        """Always."""
+        return True
+
+    def read(self, rows: slice = slice(None), columns: slice = slice(None)) -> NDArray[Any]:
+        """Return a view of a part."""
+        return self.values[rows, columns]
+
+    def pick(self, rows: NDArray[np.int64], columns: slice = slice(None)) -> NDArray[Any]:
+        """Return some rows."""
+        return self.values[rows, columns]
+
+    def floats(self, runs: Sequence[slice], keep: NDArray[np.bool_], columns: slice = slice(None)) -> NDArray[Any]:
+        """Return those rows of some runs that count, widened."""
+        parts = [self.values[rows, columns] for rows in runs]
+        parts = [
+            part if keep[rows].all() else part[keep[rows]] for rows, part in zip(runs, parts, strict=True)
+        ]  # what counts whole is not copied
+        for part in parts:
+            self.check_finite(part)
+        return as_floats(parts[0] if len(parts) == 1 else np.concatenate(parts))
+
+    def doubles(self, rows: slice) -> NDArray[np.float64]:
+        """Return some rows as float64."""
+        part = self.read(rows)
+        self.check_finite(part)
+        return as_floats(part).astype(np.float64)
+
+    def chunks(self, row_bytes: int, budget: int) -> Iterator[slice]:
+        """Cut the rows so that `row_bytes` for each row of a slice stay below `budget`."""
+        return cut_rows(self.rows, row_bytes, budget)
+
+    def check_finite(self, part: NDArray[Any], keep: NDArray[np.bool_] | None = None) -> None:
+        """Raise `NonFiniteError` if a part holds NaN or infinity."""
+        if not is_finite(part):
+            raise NonFiniteError(f"{self.name} holds NaN or infinity; compute it in a wider dtype")
+
+
+def hold_layer(
+    name: str,
+    backend: Backend,
+    *,
+    input: ArrayLike | None = None,
+    output: ArrayLike | None = None,
+    weight: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+    keep: NDArray[np.bool_] | None = None,
+    sequence_length: int | None = None,
+    skip_tokens: int = 0,
+    **reading: Any,
+) -> Activations:
+    """Open arrays as a layer: input (r, d), output (r, m), weight (m, d), bias (m,); which rows count, `keep` (r,).
+
+    Other options are those of `Activations`. Inputs and outputs may have more axes, the last of channels, the one
+    before it of positions, which gives the length of a sequence.
+
+    >>> from wncore.backend import get_backend
+    >>> y = np.arange(12.0).reshape(2, 3, 2)
+    >>> hold_layer("fc", get_backend(), output=y).tokens.first
+    array([ True, False, False,  True, False, False])
+
+    Raises
+    ------
+    ShapeError
+        If arrays do not fit together, or have a dtype that no dump can hold.
+    TooFewTokensError
+        If fewer than 2 rows count.
+    """
+    parts: dict[str, Any] = {}
+    for part, given in (("input", input), ("output", output), ("weight", weight), ("bias", bias)):
+        if given is not None:
+            parts[part], length = _held(f"{name}.{part}", np.asarray(given), column=part == "bias")
+            sequence_length = sequence_length or (length if part in ("input", "output") else None)
+    layer = LinearLayer(name, **parts)
+    _check_shapes(layer)
+    sequence = np.arange(layer.rows) // sequence_length if sequence_length else None
+    tokens = choose_tokens(np.ones(layer.rows, bool) if keep is None else keep, sequence, skip_tokens)
+    if layer.rows and tokens.count < 2:
+        raise TooFewTokensError(f"{name} has {tokens.count} tokens that count, of {layer.rows}; at least 2 are needed")
+    return Activations(layer, tokens, backend, skip_tokens, **reading)
+
+
+def _held(name: str, values: NDArray[Any], column: bool) -> tuple[Held, int | None]:
+    if column:
+        return Held(name, values.reshape(-1, 1)), None
+    if values.ndim < 2 or values.dtype not in NAMES:
+        raise ShapeError(f"{name} is {values.dtype} of shape {values.shape}; give floats of two or more axes")
+    return Held(name, values.reshape(-1, values.shape[-1])), values.shape[-2] if values.ndim > 2 else None
+
+
+def _check_shapes(layer: LinearLayer) -> None:
+    x, y, w, b = layer.input, layer.output, layer.weight, layer.bias
+    pairs = [
+        (x and x.rows, y and y.rows, "tokens of input and output"),
+        (x and x.columns, w and w.columns, "channels of input and weight"),
+        (y and y.columns, w and w.rows, "neurons of output and weight"),
+        (b and b.rows, layer.neurons or None, "neurons of bias and layer"),
+    ]
+    for one, other, what in pairs:
+        if one is not None and other is not None and one != other:
+            raise ShapeError(f"{layer.name}: {what} differ, {one} and {other}")

@@ -1,0 +1,150 @@
+"""Language models as sources, found by entry points: what opens a model's folder is no part of the core.
+
+A distribution declares a class under the group ``wncore.sources``; that of `wncore_torch` opens Hugging Face folders.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, TypeVar
+
+from wncore.errors import BackendUnavailable, InputError, listed
+from wncore.evaluation import Begin, Convention, Evaluation, Plan
+from wncore.resources import Memory
+from wncore.tick import Tick, idle
+
+GROUP = "wncore.sources"
+MARK = "config.json"
+"""What every model folder has. No source is imported, nor asked, about a path without it, so that dumps pay nothing."""
+
+Named = Callable[[str], object]
+"""Is told what is worked on: the name of a block."""
+P = TypeVar("P")
+R_co = TypeVar("R_co", covariant=True)
+
+
+def nameless(name: str) -> None:
+    """Tell nobody."""
+
+
+class Work(Protocol[P, R_co]):
+    """Work on a model, planned before a weight is read: what a dry run shows, and a run does.
+
+    Attributes
+    ----------
+    plans
+        What will be done, one for each text.
+    steps
+        How many times `tick` will be told of one more.
+    device
+        Where it is done, as torch names devices.
+    base
+        Bytes of the host that were in use when it was planned: interpreter, libraries, the text.
+    predicted
+        Its peak, `base` included.
+    """
+
+    plans: Sequence[P]
+    steps: int
+    device: str
+    base: int
+    predicted: Memory
+
+    def run(self, tick: Tick = idle, named: Named = nameless) -> Iterator[R_co]:
+        """Do it, a result for each plan. Raises MemoryBudgetError, with what to change, if memory does not suffice."""
+        ...
+
+    def measured(self) -> Memory:
+        """Return the peak since it was planned, as `predicted` counts."""
+        ...
+
+
+class Source(Protocol):
+    """What opens the folders of one kind. Importing its module is cheap; a verb imports what it needs.
+
+    A verb whose dependency is missing raises BackendUnavailable, with what to type.
+    """
+
+    name: ClassVar[str]
+
+    @staticmethod
+    def holds(path: Path) -> bool:
+        """Say whether a folder with a config.json is one of these; opens no weights."""
+        ...
+
+    @staticmethod
+    def evaluate(
+        path: Path,
+        texts: Sequence[Path],
+        *,
+        dtype: str = "float32",
+        device: str | None = None,
+        length: int | None = None,
+        windows: int | None = None,
+        batch: int = 4,
+        bos: Begin = "no",
+        convention: Convention = "windows",
+        threads: int | None = None,
+    ) -> Work[Plan, Evaluation]:
+        """Plan to judge the model on texts; no weight is read until the work is run.
+
+        `device` is a GPU if there is one, unless named; `length` and `windows` are the model's and the text's unless
+        given; `batch` windows go through a block together.
+        """
+        ...
+
+
+def find_source(path: str | Path) -> Any:
+    """Find the source, a class as `Source` describes, that holds a path; None if the path is no model.
+
+    Raises
+    ------
+    BackendUnavailable
+        If a source is declared and cannot be imported.
+    """
+    path = Path(path)
+    if not (path / MARK).is_file():
+        return None
+    for point in sorted(set(entry_points(group=GROUP)), key=lambda point: (point.name, point.value)):
+        try:
+            source = point.load()
+        except (ImportError, AttributeError) as error:
+            raise BackendUnavailable(
+                f"source {point.name!r} cannot be imported from {point.value!r}: {error}; install its distribution "
+                f"again, or uninstall it"
+            ) from error
+        if source.holds(path):
+            return source
+    return None
+
+
+def get_source(path: str | Path) -> Any:
+    """Find the source that holds a path, which must be a model.
+
+    Raises
+    ------
+    InputError
+        If it is none, with what it is.
+    BackendUnavailable
+        As `find_source`.
+    """
+    found = find_source(path)
+    if found is None:
+        raise InputError(
+            f"{path} {_what_it_is(Path(path))}; give the folder of a Hugging Face model, downloaded before"
+        )
+    return found
+
+
+def _what_it_is(path: Path) -> str:
+    if not path.exists():
+        return "does not exist"
+    if not path.is_dir():
+        return "is a file, and no model folder"
+    if (path / MARK).is_file():
+        known = listed(sorted(point.name for point in entry_points(group=GROUP))) or "none"
+        return f"is no model that an installed source opens (there are: {known})"
+    there = sorted(entry.name for entry in path.iterdir())
+    if any(".safetensors" in name for name in there):
+        return f"is a dump of activations and no model folder, as it has no {MARK} (there is {listed(there, 3)})"
+    return f"is no model folder, as it has no {MARK} (there is {listed(there, 3) or 'nothing'})"

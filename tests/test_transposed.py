@@ -75,7 +75,7 @@ class TestSquare:
     def test_a_right_weight_is_never_refused_however_symmetric(self, tmp_path, seed, symmetry, dtype):
         assert not verdict(tmp_path, layer(seed, turned=False, dtype=dtype, symmetry=symmetry))
 
-    @pytest.mark.parametrize("special", [np.eye(D), np.zeros((D, D)), np.diag(np.arange(D)), np.ones((D, D))])
+    @pytest.mark.parametrize("special", [np.eye(D), np.zeros((D, D)), np.diag(np.arange(float(D))), np.ones((D, D))])
     def test_weights_that_are_their_own_transpose(self, tmp_path, special):
         x = np.random.default_rng(0).standard_normal((N, D))
         assert not verdict(tmp_path, {"l.input": x, "l.weight": special, "l.output": x @ special})

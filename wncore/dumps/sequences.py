@@ -8,9 +8,6 @@ from wncore.dumps.layer import Layer
 from wncore.dumps.tensor import Tensor
 from wncore.errors import DumpError, InputError
 
-OPTION = "--length"
-
-
 def check_sequences(layer: Layer) -> None:
     """Demand that the tensors and the mask of a layer lay its tokens out alike.
 
@@ -54,11 +51,11 @@ def check_effect(layers: Iterable[Layer], option: int | None, stated: int | None
     Raises
     ------
     InputError
-        If the length was given as an option, and no layer has tokens, or the axes of all tell another.
+        If the length was given as an option, and no layer has tokens.
     """
     sources = [source for layer in layers if (source := layer.output or layer.input) is not None]
     if sources:
-        return _layout_notes(sources, option or stated, OPTION if option else "wncore.sequence_length")
+        return _layout_notes(sources, option or stated, "--length" if option else "wncore.sequence_length")
     if option:
         raise InputError(f"--length {option} has no effect: no layer has inputs or outputs; leave it out")
     idle = [name for name, there in (("wncore.sequence_length", stated), ("tokens.mask", masked)) if there]
@@ -68,13 +65,11 @@ def check_effect(layers: Iterable[Layer], option: int | None, stated: int | None
 def _layout_notes(sources: Sequence[Tensor], stated: int | None, named: str) -> list[str]:
     notes: list[str] = []
     overruled: list[Entry] = []
-    followed = False
     broken: list[Entry] = []
     unknown: list[Entry] = []
     for source in sources:
         entries = [entry for _, entry in source.pieces]
         for entry, length in zip(entries, sequence_tokens(entries, stated), strict=True):
-            followed |= bool(stated) and length == stated
             if stated and length != stated:
                 overruled.append(entry)
             elif stated and entry.rows % stated:
@@ -82,10 +77,10 @@ def _layout_notes(sources: Sequence[Tensor], stated: int | None, named: str) -> 
             elif not length and len(entry.leading) > 1:
                 unknown.append(entry)
     if overruled:
-        where = f"{several([entry.name for entry in overruled])}: {named} {stated} has no effect, by the axes "
-        if named == OPTION and not followed:
-            raise InputError(f"{where}{overruled[0].shape}; leave it out, or reshape or swap the axes")
-        notes.append(f"{where}{overruled[0].shape}; reshape or swap them if that is wrong")
+        notes.append(
+            f"{several([entry.name for entry in overruled])}: {named} {stated} has no effect, by the axes "
+            f"{overruled[0].shape}; reshape or swap them if that is wrong"
+        )
     if broken and stated:
         rows = broken[0].rows
         notes.append(

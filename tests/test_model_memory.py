@@ -49,7 +49,7 @@ def test_the_peak_is_as_foretold(larger, options):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)["resources"]
-    predicted, measured = (found[name]["host"] - found["base"] for name in ("predicted", "measured"))
+    predicted, measured = (found[name]["host"] - found["at_start"]["host"] for name in ("predicted", "measured"))
     assert measured > 2**25
     assert abs(predicted - measured) <= 0.2 * measured, (predicted / 2**20, measured / 2**20)
 
@@ -65,6 +65,28 @@ def test_the_system_tells_a_peak():
     assert highest() - before > 0.9 * 2**26
     forget_highest()
     assert highest() - before < 0.5 * 2**26
+
+
+def test_systems_that_do_not_tell_have_the_peak_of_the_process(monkeypatch, tmp_path):
+    wanted = highest()
+    monkeypatch.setattr("wncore.resources.STATUS", tmp_path / "nothing")
+    monkeypatch.setattr("wncore.resources.FORGET", tmp_path / "nothing" / "either")
+    forget_highest()
+    assert resident() == highest() >= 0.5 * wanted
+
+
+def test_a_device_has_a_line_and_numbers_of_its_own():
+    from types import SimpleNamespace
+
+    from wncore_cli.resource_tables import resources_document, resources_table
+
+    work = SimpleNamespace(device="cuda", base=Memory(2**30, 2**23), predicted=Memory(3 * 2**29, 2**31))
+    table = [line.split() for line in resources_table(work, Memory(2**30, 2**30)).splitlines()]
+    assert table[1] == ["host", "1.00", "GiB", "1.50", "GiB", "1.00", "GiB"]
+    assert table[2] == ["cuda", "8", "MiB", "2.00", "GiB", "1.00", "GiB"]
+    found = resources_document(work, None)["resources"]
+    assert found["predicted"] == {"host": 3 * 2**29, "device": 2**31}
+    assert (found["measured"], found["disk"], found["device"]) == (None, 0, "cuda")
 
 
 def test_memory_is_added_or_held_one_after_the_other():

@@ -12,10 +12,11 @@ pytest.importorskip("torch", reason="torch is not installed")
 pytest.importorskip("transformers", reason="transformers is not installed")
 
 import torch
-from model_families import edit_tensors, make
+from model_families import FAMILIES, edit_tensors, make
 
 from wncore.resources import Memory, forget_highest, highest, resident
-from wncore_torch.model.forecast import load_of
+from wncore_torch.model.blocks import find_blocks
+from wncore_torch.model.forecast import heaviest_block, load_of, streaming, waiting
 from wncore_torch.model.opening import open_folder
 from wncore_torch.model.parameters import names_below
 
@@ -102,6 +103,17 @@ def test_parameters_are_counted_to_the_byte(made):
     assert (load.reading, load.held) == (Memory(4 * numbers), Memory(4 * numbers))  # the file's own pages
     wide = load_of(open_folder(made, dtype="float64"), block)
     assert (wide.reading, wide.held) == (Memory(4 * numbers + 8 * numbers), Memory(8 * numbers))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_is_foretold(tmp_path, family):
+    folder = open_folder(make(tmp_path / "model", family))
+    _, blocks = find_blocks(folder.model)
+    sizes = [4 * sum(parameter.numel() for parameter in block.parameters()) for block in blocks]
+    assert max(sizes) == heaviest_block(folder).held.host
+    hidden = waiting(folder, 640, torch.device("cpu"))
+    assert hidden == Memory(640 * 4 * 32)
+    assert streaming(folder, 640, 4, 16, torch.device("cpu")).host > max(sizes) + hidden.host
 
 
 def test_tied_parameters_are_counted_once(tmp_path):

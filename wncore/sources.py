@@ -103,7 +103,10 @@ def find_source(path: str | Path) -> Any:
         If a source is declared and cannot be imported.
     """
     path = Path(path)
-    if not (path / MARK).is_file():
+    try:
+        if not (path / MARK).is_file():
+            return None
+    except OSError:  # whoever reads it as something else says what is wrong
         return None
     for point in sorted(set(entry_points(group=GROUP)), key=lambda point: (point.name, point.value)):
         try:

@@ -47,10 +47,11 @@ def commands() -> list[str]:
 
 
 @pytest.mark.parametrize("line", commands())
-def test_commands_of_the_pages(line, tmp_path, monkeypatch):
+def test_commands_of_the_pages(line, tmp_path, monkeypatch, request):
     monkeypatch.chdir(tmp_path)
     if "data/tiny-llm" in line:
         pytest.importorskip("transformers", reason="transformers is not installed")
+        request.getfixturevalue("one_thread")
     (tmp_path / "data").symlink_to(ROOT / "data")
     rng = np.random.default_rng(0)
     x, w = rng.standard_normal((256, 8), dtype=np.float32), rng.standard_normal((12, 8), dtype=np.float32)

@@ -147,7 +147,7 @@ def test_a_dry_run_reads_no_weight(run, tiny):
     assert (found["dry_run"], found["tokens"], found["windows"], found["length"]) == (True, 1020, 4, 256)
     assert not {"perplexity", "bits_per_byte"} & found.keys()
     assert found["resources"]["measured"] is None
-    assert found["resources"]["predicted"]["host"] > found["resources"]["base"] > 2**26
+    assert found["resources"]["predicted"]["host"] > found["resources"]["at_start"]["host"] > 2**26
     assert found["resources"]["disk"] == 0
     assert not (tiny / "r.json").exists()
     table = run(*command, "--dry-run")[1].splitlines()

@@ -62,8 +62,8 @@ def test_the_definitions_do_without_numba():
 
 
 def test_commands_do_without_the_extras():
-    code = "from wncore_cli import expand, prune, score, verify; import wncore.experts.layers, wncore.experts.results, "
-    code += "wncore.experts.recomputation, wncore.prune_results"
+    code = "from wncore_cli import eval, expand, prune, score, verify; import wncore.experts.layers, wncore.sources, "
+    code += "wncore.experts.results, wncore.experts.recomputation, wncore.prune_results"
     assert not loaded_by(code) & {"hypothesis", "pytest", "sklearn", "torch", "matplotlib", "safetensors", "pyarrow"}
 
 

@@ -1,5 +1,9 @@
 """Models on a GPU: streamed is plain there, too, and what waits on the host comes back as it was."""
 
+import math
+import shutil
+from pathlib import Path
+
 import pytest
 
 pytest.importorskip("torch", reason="torch is not installed")
@@ -8,6 +12,7 @@ pytest.importorskip("transformers", reason="transformers is not installed")
 import torch
 from model_families import FAMILIES, collect, largest_gap, make, plain_logits, plain_model, sample_batches
 
+from wncore_torch.model import HuggingFace
 from wncore_torch.model.linears import find_linears
 from wncore_torch.model.opening import open_folder
 from wncore_torch.model.recording import Batch
@@ -16,6 +21,7 @@ from wncore_torch.model.stream import Stream
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 BATCHES = sample_batches()
+TINY = Path(__file__).parent.parent / "data" / "tiny-llm"
 
 
 def plain_on_gpu(path, dtype):
@@ -53,3 +59,19 @@ def test_layers_read_what_they_read_on_the_host(tmp_path, family):
             assert x.is_cuda
             assert torch.equal(tokens.cpu(), known)
             torch.testing.assert_close(x.cpu(), other, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_perplexity_is_that_of_the_host_and_memory_as_foretold(tmp_path, dtype):
+    path = tmp_path / "model"
+    make(path, "llama", vocab_size=2048, hidden_size=1024, intermediate_size=4096, max_position_embeddings=512)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(TINY / name, path)
+    options = {"dtype": dtype, "windows": 64, "length": 128, "batch": 16}
+    work = HuggingFace.evaluate(path, [TINY / "heldout.txt"], device="cuda", **options)
+    (found,) = work.run()
+    increase, foretold = work.measured().device - work.base.device, work.predicted.device - work.base.device
+    assert increase > 2**25
+    assert abs(foretold - increase) <= 0.2 * increase, (foretold / 2**20, increase / 2**20)
+    (wanted,) = HuggingFace.evaluate(path, [TINY / "heldout.txt"], device="cpu", **options).run()
+    assert math.isclose(found.perplexity, wanted.perplexity, rel_tol={"float32": 1e-3, "bfloat16": 0.05}[dtype])

@@ -12,10 +12,11 @@ pytest.importorskip("torch", reason="torch is not installed")
 pytest.importorskip("transformers", reason="transformers is not installed")
 
 import torch
-from model_families import edit_tensors, make
+from model_families import FAMILIES, edit_tensors, make
 
 from wncore.resources import Memory, forget_highest, highest, resident
-from wncore_torch.model.forecast import load_of
+from wncore_torch.model.blocks import find_blocks
+from wncore_torch.model.forecast import heaviest_block, load_of, streaming, waiting
 from wncore_torch.model.opening import open_folder
 from wncore_torch.model.parameters import names_below
 
@@ -49,7 +50,7 @@ def test_the_peak_is_as_foretold(larger, options):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)["resources"]
-    predicted, measured = (found[name]["host"] - found["base"] for name in ("predicted", "measured"))
+    predicted, measured = (found[name]["host"] - found["at_start"]["host"] for name in ("predicted", "measured"))
     assert measured > 2**25
     assert abs(predicted - measured) <= 0.2 * measured, (predicted / 2**20, measured / 2**20)
 
@@ -67,6 +68,28 @@ def test_the_system_tells_a_peak():
     assert highest() - before < 0.5 * 2**26
 
 
+def test_systems_that_do_not_tell_have_the_peak_of_the_process(monkeypatch, tmp_path):
+    wanted = highest()
+    monkeypatch.setattr("wncore.resources.STATUS", tmp_path / "nothing")
+    monkeypatch.setattr("wncore.resources.FORGET", tmp_path / "nothing" / "either")
+    forget_highest()
+    assert resident() == highest() >= 0.5 * wanted
+
+
+def test_a_device_has_a_line_and_numbers_of_its_own():
+    from types import SimpleNamespace
+
+    from wncore_cli.resource_tables import resources_document, resources_table
+
+    work = SimpleNamespace(device="cuda", base=Memory(2**30, 2**23), predicted=Memory(3 * 2**29, 2**31))
+    table = [line.split() for line in resources_table(work, Memory(2**30, 2**30)).splitlines()]
+    assert table[1] == ["host", "1.00", "GiB", "1.50", "GiB", "1.00", "GiB"]
+    assert table[2] == ["cuda", "8", "MiB", "2.00", "GiB", "1.00", "GiB"]
+    found = resources_document(work, None)["resources"]
+    assert found["predicted"] == {"host": 3 * 2**29, "device": 2**31}
+    assert (found["measured"], found["disk"], found["device"]) == (None, 0, "cuda")
+
+
 def test_memory_is_added_or_held_one_after_the_other():
     assert Memory(1, 2) + Memory(3, 4) == Memory(4, 6)
     assert Memory(1, 5) | Memory(3, 4) == Memory(3, 5)
@@ -80,6 +103,17 @@ def test_parameters_are_counted_to_the_byte(made):
     assert (load.reading, load.held) == (Memory(4 * numbers), Memory(4 * numbers))  # the file's own pages
     wide = load_of(open_folder(made, dtype="float64"), block)
     assert (wide.reading, wide.held) == (Memory(4 * numbers + 8 * numbers), Memory(8 * numbers))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_is_foretold(tmp_path, family):
+    folder = open_folder(make(tmp_path / "model", family))
+    _, blocks = find_blocks(folder.model)
+    sizes = [4 * sum(parameter.numel() for parameter in block.parameters()) for block in blocks]
+    assert max(sizes) == heaviest_block(folder).held.host
+    hidden = waiting(folder, 640, torch.device("cpu"))
+    assert hidden == Memory(640 * 4 * 32)
+    assert streaming(folder, 640, 4, 16, torch.device("cpu")).host > max(sizes) + hidden.host
 
 
 def test_tied_parameters_are_counted_once(tmp_path):

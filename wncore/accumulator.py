@@ -67,16 +67,20 @@ class Accumulator:
 
     def bounds(self) -> tuple[Float, Float]:
         """Return the certified bounds of the distance, (m,) each."""
-        return self._bounds(self.total)
+        low, high = self._bounds(self.total)
+        return self.backend.to_numpy(low), self.backend.to_numpy(high)
 
     def statistics(self) -> dict[str, NDArray]:
         """Return error, moments and the first-token flag, (m,) each."""
         whole, first = self._coarsen(self.total), self._first.result()
         low, _ = self._bounds(whole)
         error = jackknife_error(whole, self.groups, self._bounds)
-        shift = np.zeros_like(low)
+        shift = low - low
         if first is not None and first.tokens <= whole.tokens - 2:
-            shift = np.abs(self._bounds(whole - first)[0] - low)
+            shift = abs(self._bounds(whole - first)[0] - low)
+        error, shift = (
+            part if isinstance(part, np.ndarray) else self.backend.to_numpy(part) for part in (error, shift)
+        )
         edges, counts, powers = map(self.backend.to_numpy, (whole.edges, whole.counts, whole.powers))
         moments = moments_of(edges, counts.sum(axis=1), powers)
         return {
@@ -97,6 +101,5 @@ class Accumulator:
         counts, sums, _ = coarsen(part.counts, part.sums, part.edges, self.factor)
         return Histogram(self.coarse_edges, counts, sums, part.powers)
 
-    def _bounds(self, part: Histogram) -> tuple[Float, Float]:
-        low, high = self.backend.distance_bounds(part.edges, part.counts, part.sums, part.powers)
-        return self.backend.to_numpy(low), self.backend.to_numpy(high)
+    def _bounds(self, part: Histogram) -> tuple[Array, Array]:
+        return self.backend.distance_bounds(part.edges, part.counts, part.sums, part.powers)

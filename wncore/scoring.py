@@ -244,7 +244,10 @@ def _weight_statistics(backend: Backend, layer: LinearLayer) -> tuple[Float | No
     lengths, magnitudes = [], []
     for rows in weight.chunks(weight.columns * 8, 2**25):
         values = weight.doubles(rows)
-        far = weight.dtype == "F64"  # of others no square leaves the range
-        lengths.append(norms(values, axis=1) if far else backend.to_numpy(row_sums(values * values) ** 0.5))
-        magnitudes.append(backend.to_numpy(row_sums(abs(values))) / weight.columns)
+        if isinstance(values, np.ndarray):
+            lengths.append(norms(values, axis=1))
+            magnitudes.append(np.abs(values).mean(axis=1))
+        else:  # on a device, and of half or single precision: no square leaves the range
+            lengths.append(backend.to_numpy(row_sums(values * values) ** 0.5))
+            magnitudes.append(backend.to_numpy(row_sums(abs(values)) / weight.columns))
     return np.concatenate(lengths), np.concatenate(magnitudes)

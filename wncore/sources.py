@@ -39,7 +39,7 @@ class Work(Protocol[P, R_co]):
     device
         Where it is done, as torch names devices.
     base
-        Bytes of the host that were in use when it was planned: interpreter, libraries, the text.
+        What was in use when it was planned: interpreter, libraries, the text.
     predicted
         Its peak, `base` included.
     """
@@ -47,7 +47,7 @@ class Work(Protocol[P, R_co]):
     plans: Sequence[P]
     steps: int
     device: str
-    base: int
+    base: Memory
     predicted: Memory
 
     def run(self, tick: Tick = idle, named: Named = nameless) -> Iterator[R_co]:
@@ -103,7 +103,10 @@ def find_source(path: str | Path) -> Any:
         If a source is declared and cannot be imported.
     """
     path = Path(path)
-    if not (path / MARK).is_file():
+    try:
+        if not (path / MARK).is_file():
+            return None
+    except OSError:  # whoever reads it as something else says what is wrong
         return None
     for point in sorted(set(entry_points(group=GROUP)), key=lambda point: (point.name, point.value)):
         try:

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from functools import reduce
+from operator import add
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wncore.backend import Array
 from wncore.errors import InputError
 from wncore.histograms import Histogram
-from wncore.normal import Float
 from wncore.streaming import bounds_of
 
 GROUPS = 20
@@ -56,17 +57,18 @@ def token_groups(sequence: NDArray[np.int64], groups: int = GROUPS) -> NDArray[n
 
 
 def jackknife_error(
-    total: Histogram, groups: Sequence[Histogram], bounds: Callable[[Histogram], tuple[Float, Float]] = bounds_of
-) -> Float:
+    total: Histogram, groups: Sequence[Histogram], bounds: Callable[[Histogram], tuple[Array, Array]] = bounds_of
+) -> Array:
     """Standard error of every neuron's distance by the delete-a-group jackknife, (m,).
 
     error^2 = (G - 1) / G sum_g (WD without group g - their mean)^2. Each leave-one-out distance is the lower bound of
     `distance_bounds` on the total histogram minus the group's: nothing is sorted again. Source: Efron & Tibshirani, An
-    Introduction to the Bootstrap (1993), chapter 11. NaN with fewer than two groups, or two tokens a group.
+    Introduction to the Bootstrap (1993), chapter 11. NaN with fewer than two groups, or two tokens a group. Arrays are
+    NumPy's or a backend's, as those of the histograms.
     """
     if len(groups) < 2 or total.tokens < 2 * len(groups):
         return np.full(len(total.counts), np.nan)
-    without = np.stack([bounds(total - group)[0] for group in groups])
-    mean = reduce(np.add, without) / len(without)  # group by group: NumPy adds up a single neuron in another order
-    spread = reduce(np.add, np.square(without - mean))
-    return np.sqrt((len(groups) - 1) / len(groups) * spread)
+    without = [bounds(total - group)[0] for group in groups]
+    mean = reduce(add, without) / len(groups)  # group by group: `sum` adds up a single neuron in another order
+    spread = reduce(add, [(one - mean) * (one - mean) for one in without])
+    return ((len(groups) - 1) / len(groups) * spread) ** 0.5

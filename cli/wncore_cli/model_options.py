@@ -41,7 +41,7 @@ BATCH = click.option(
 MODEL_DEVICE = click.option(
     "--device", type=options.Text(), help="Where the model runs: cpu, cuda, cuda:1.  [default: a GPU if there is one]"
 )
-THREADS = click.option("--threads", type=click.IntRange(1), help="Of the host.  [default: all cores of this process]")
+THREADS = click.option("--threads", type=click.IntRange(1), help="Of the host.  [default: as many as torch takes]")
 DRY_RUN = click.option(
     "--dry-run", is_flag=True, help="Say what would be done, and what memory it would take; read no weights."
 )

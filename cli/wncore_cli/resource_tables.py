@@ -11,22 +11,26 @@ if TYPE_CHECKING:
 
 def resources_document(work: "Work[Any, Any]", measured: "Memory | None", disk: int = 0) -> dict[str, Any]:
     """Return bytes; null are those of a device that the host is, and what was not measured."""
-    found = {"disk": disk, "device": work.device, "base": work.base, "predicted": _bytes(work, work.predicted)}
-    return {"resources": found | {"measured": None if measured is None else _bytes(work, measured)}}
+    found: dict[str, Any] = {"disk": disk, "device": work.device}
+    for name, memory in (("at_start", work.base), ("predicted", work.predicted), ("measured", measured)):
+        found[name] = None if memory is None else {"host": memory.host, "device": _of_device(work, memory)}
+    return {"resources": found}
 
 
-def _bytes(work: "Work[Any, Any]", memory: "Memory") -> dict[str, int | None]:
-    return {"host": memory.host, "device": None if work.device == "cpu" else memory.device}
+def _of_device(work: "Work[Any, Any]", memory: "Memory") -> int | None:
+    return None if work.device == "cpu" else memory.device
 
 
 def resources_table(work: "Work[Any, Any]", measured: "Memory | None", disk: int = 0) -> str:
     """Show what is foretold, beside what was measured; before a run also the disk."""
-    head = ["peak memory", "at the start", "predicted", *(["measured"] if measured else [])]
-    rows = [["host", size(work.base), size(work.predicted.host), *([size(measured.host)] if measured else [])]]
+    columns = {"at the start": work.base, "predicted": work.predicted}
+    if measured is not None:
+        columns["measured"] = measured
+    rows = [["host", *(size(memory.host) for memory in columns.values())]]
     if work.device != "cpu":
-        rows.append([work.device, size(0), size(work.predicted.device), *([size(measured.device)] if measured else [])])
-    text = table(head, rows)
-    return text if measured else f"{text}\ndisk: {size(disk)}"
+        rows.append([work.device, *(size(memory.device) for memory in columns.values())])
+    text = table(["peak memory", *columns], rows)
+    return f"{text}\ndisk: {size(disk)}" if measured is None else text
 
 
 def size(count: int) -> str:

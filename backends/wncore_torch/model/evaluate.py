@@ -28,7 +28,7 @@ CELLS = 2**26
 """Logits that are in memory at a time: 256 MiB in float32."""
 SMALL = 48
 """Bytes a token of the windows themselves: ids, targets, losses, and the sum of those in float64."""
-LIBRARIES = 2**23
+LIBRARIES = 2**22
 """Bytes that torch and the allocator take beside what they are asked for, as measured on small models."""
 
 
@@ -82,7 +82,7 @@ class Judging:
         free = room(folder.device)
         if place is None and free is not None and self._increase().device > free:
             self._place = torch.device("cpu")
-        self.predicted = Memory(self.base) + self._increase()
+        self.predicted = self.base + self._increase()
 
     def run(self, tick: Tick = idle, named: Named = nameless) -> Iterator[Evaluation]:
         """Judge the model on one text after the other.

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,7 +20,7 @@ from wncore_torch.model.stream import Read
 NAMES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class OnDevice:
     """A matrix (rows, columns) on a device, where a backend of torch reads it."""
 
@@ -66,14 +67,21 @@ class OnDevice:
             if not keep[rows].all():
                 parts[i] = parts[i][torch.from_numpy(keep[rows]).to(self.values.device)]
         part = parts[0] if len(parts) == 1 else torch.cat(parts)
-        _check_finite(self.name, part)
+        if not self._finite:
+            _check_finite(self.name, part)
         return to_numpy(part) if part.dtype == torch.float64 else part
 
     def doubles(self, rows: slice) -> Any:
         """Return some rows as float64, on the device, but for those that are float64 already."""
         part = self.values[rows]
-        _check_finite(self.name, part)
+        if not self._finite:
+            _check_finite(self.name, part)
         return to_numpy(part) if part.dtype == torch.float64 else part.double()
+
+    @cached_property
+    def _finite(self) -> bool:
+        """Whether all values are, asked once; else each part that is read is looked at."""
+        return _is_finite(self.values)
 
     def chunks(self, row_bytes: int, budget: int) -> Iterator[slice]:
         """Cut the rows so that `row_bytes` for each row of a slice stay below `budget`."""
@@ -84,9 +92,13 @@ class OnDevice:
         Held(self.name, part).check_finite(part)
 
 
+def _is_finite(part: Tensor) -> bool:
+    """Say whether no value is NaN or infinite, which shows in the extremes: one read."""
+    return not part.numel() or bool(torch.stack(part.aminmax()).isfinite().all())
+
+
 def _check_finite(name: str, part: Tensor) -> None:
-    """Raise if a part holds NaN or infinity, which show in its extremes: one read."""
-    if part.numel() and not all(bool(one.isfinite()) for one in part.aminmax()):
+    if not _is_finite(part):
         raise NonFiniteError(f"{name} holds NaN or infinity; compute it in a wider dtype")
 
 

@@ -13,18 +13,20 @@ NONE_LEFT = "can't allocate memory", "not enough memory"
 """How torch's allocators on the host say it."""
 
 
-def begin_measuring(device: torch.device) -> int:
-    """Let peaks begin anew; returns the bytes of the host that are in use.
+def begin_measuring(device: torch.device) -> Memory:
+    """Let peaks begin anew; returns what is in use.
 
     A few operations are run before, so that what libraries take once is part of these, and not of the work.
     """
     x = torch.ones(1, 1, 64, 64, device=device)
     cross_entropy(scaled_dot_product_attention(x, x, x)[0, 0] @ x[0, 0], torch.zeros(64, dtype=torch.int64).to(device))
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-        torch.cuda.reset_peak_memory_stats(device)
+    del x
     forget_highest()
-    return resident()
+    if device.type != "cuda":
+        return Memory(resident())
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    return Memory(resident(), torch.cuda.memory_allocated(device))  # cuBLAS has its workspace there
 
 
 def peak(device: torch.device) -> Memory:

@@ -76,7 +76,7 @@ class Matrix(Protocol):
         ...
 
     def check_finite(self, part: NDArray[Any], keep: NDArray[np.bool_] | None = None) -> None:
-        """Raise `NonFiniteError` for the whole matrix if a part of it holds NaN or infinity; `keep` says what counts."""
+        """Raise `NonFiniteError` for the whole matrix if a part holds NaN or infinity; `keep` says which rows count."""
         ...
 
 

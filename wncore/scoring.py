@@ -25,6 +25,8 @@ Estimator = Literal["exact", "streaming", "sampled"]
 
 ROWS = 2**14
 """Rows that are counted at a time: always as many, so that sums come out the same."""
+BINS = 1024
+"""Bins of the streaming distance."""
 HELD = 7
 """Histograms that wait to be added, and those that are being added, while outputs stream by."""
 SAMPLE = 4096
@@ -97,7 +99,7 @@ def score_layer(
     estimator: Estimator = "exact",
     seed: int = 0,
     pairs: int = 50_000,
-    bins: int = 1024,
+    bins: int = BINS,
 ) -> LayerScore:
     """Score every neuron of a layer; `activations.tick` is told how many outputs were finished.
 
@@ -184,11 +186,10 @@ def _streamed(outputs: Outputs, mapping: Mapping | None, bins: int) -> Iterator[
 
     The mapping difficulty takes a further pass, since a median is not additive.
     """
-    m, memory, backend, tokens = outputs.layer.neurons, outputs.memory, outputs.backend, outputs.tokens
+    m, backend, tokens = outputs.layer.neurons, outputs.backend, outputs.tokens
     pieces = cut(tokens)
     weight = outputs.layer.weight.columns if outputs.layer.weight is not None else 0
-    per_neuron = STATE + 24 * HELD * bins + 8 * (SAMPLE + weight) + 2 * 12 * ROWS
-    width = max(1, min(m, memory // 2 // per_neuron))
+    width = at_once(m, weight, outputs.memory, bins)
     for first in range(0, m, width):
         columns = slice(first, min(m, first + width))
         sample, exponent = _comfortable(outputs.sample(columns, SAMPLE))
@@ -214,6 +215,16 @@ def _streamed(outputs: Outputs, mapping: Mapping | None, bins: int) -> Iterator[
             found.append(mapping.score(backend, backend.asarray(y, outputs.dtype), len(y), outputs.dtype))
             outputs.activations.tick(0)
         yield {key: np.concatenate([part[key] for part in found]) for key in found[0]}
+
+
+def at_once(neurons: int, inputs: int, memory: int, bins: int = BINS) -> int:
+    """Return how many neurons of so many inputs are streamed in one pass within so many bytes."""
+    return max(1, min(neurons, memory // 2 // state_of(inputs, bins)))
+
+
+def state_of(inputs: int, bins: int = BINS) -> int:
+    """Return the bytes that a neuron takes while its outputs stream by."""
+    return STATE + 24 * HELD * bins + 8 * (SAMPLE + inputs) + 2 * 12 * ROWS
 
 
 def _in_unit(columns: dict[str, NDArray], exponent: NDArray) -> dict[str, NDArray]:

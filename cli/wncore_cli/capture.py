@@ -55,6 +55,7 @@ def capture(
     from wncore.errors import listed
     from wncore.results import to_json
     from wncore_cli.progress import describe, progress
+    from wncore_cli.resource_tables import resources_document, resources_table, size
 
     given = {name: value for name, value in opening.items() if value is not None}
     source = model_options.open_model(model, text, given)
@@ -64,6 +65,7 @@ def capture(
     source.check_capture(output, needed)
     failures.say_notes(source.notes(chosen), quiet)
     described = source.described(chosen)
+    source.foretell(chosen, wanted, 0)
     if not dry_run:
         starved: list[str] = []
         with progress(source.tokens * len(chosen), "rows", quiet, scale=True) as bar:
@@ -78,12 +80,14 @@ def capture(
         needed = written.bytes
         if starved:
             failures.say_notes([f"{len(starved)} layers read no token, and are left out: {listed(starved)}"], quiet)
+    measured = None if dry_run else source.measured()
     if as_json:
         described |= {"schema": "wncore.capture/1", "output": printable(str(output)), "bytes": needed}
-        echo(to_json(described | {"layers": chosen, "dry_run": dry_run}))
+        echo(to_json(described | {"layers": chosen, "dry_run": dry_run} | resources_document(source, measured, needed)))
         return
     verb = "would take" if dry_run else "holds"
     echo(
         f"{printable(str(output))} {verb} {len(chosen)} layers on {described['windows']} windows of "
-        f"{described['length']} tokens in {described['dtype']}, {needed / 2**20:.1f} MiB"
+        f"{described['length']} tokens in {described['dtype']}, {size(needed)}\n\n"
+        f"{resources_table(source, measured, needed)}"
     )

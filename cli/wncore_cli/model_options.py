@@ -51,6 +51,7 @@ READ = click.option("--text", type=options.SOURCE, metavar="FILE", help="The UTF
 def BESIDE_DUMPS(command: Callable) -> Callable:
     """Add the options of a verb that takes dumps, too, which know none of these."""
     for option in (
+        click.option("--dry-run", is_flag=True, help="Models: say what would be done, and what memory it would take."),
         click.option(
             "--skip-norm",
             type=options.Number(1),

@@ -1,7 +1,7 @@
 """What a command works on: the layers of a dump, or those of a model that reads a text; told apart in one place."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +18,24 @@ if TYPE_CHECKING:
     from wncore.layers.activations import Activations
     from wncore.tick import Tick
 
-MODEL_ONLY = {
-    "text": "--text",
-    "windows": "--windows",
-    "dtype": "--dtype",
-    "batch": "--batch",
-    "skip_norm": "--skip-norm",
-}
+
+@dataclass(frozen=True)
+class Asked:
+    """The options that say what is read, and by whom; those that only a model knows are in `of_model`."""
+
+    layers: tuple[str, ...]
+    exclude: tuple[str, ...]
+    length: int | None
+    skip_tokens: int
+    memory: int
+    threads: int | None
+    quiet: bool
+    backend: str
+    device: str | None
+    parts: tuple[str, ...]
+    """Of inputs and outputs, what a verb reads."""
+    of_model: dict[str, Any]
+    """What was given of --text, --windows, --dtype, --batch, --skip-norm, --dry-run."""
 
 
 @dataclass
@@ -45,120 +56,75 @@ class Reading:
     """What the document of the result says of it."""
 
 
-def open_reading(
-    sources: Sequence[Path],
-    need: "Need",
-    *,
-    layers: tuple[str, ...],
-    exclude: tuple[str, ...],
-    length: int | None,
-    skip_tokens: int,
-    memory: int,
-    threads: int | None,
-    quiet: bool,
-    backend: str,
-    device: str | None,
-    parts: Sequence[str] = ("input", "output"),
-    **of_model: Any,
-) -> Reading:
-    """Open a dump, or a model with a text, choose layers, and say what is passed over.
-
-    `of_model` are the options that only a model knows; of `parts` what is wanted is held.
-    """
+def open_reading(sources: Sequence[Path], need: "Need", **given: Any) -> Reading:
+    """Open a dump, or a model with a text, choose layers, and say what is passed over; `given` is what `Asked` has."""
     from wncore.errors import InputError
     from wncore.sources import find_source
 
-    given = {name: value for name, value in of_model.items() if value is not None}
+    names = [one.name for one in fields(Asked)]
+    of_model = {name: value for name, value in given.items() if name not in names and value not in (None, False)}
+    asked = Asked(**{name: value for name, value in given.items() if name in names}, of_model=of_model)
     if find_source(sources[0]) is None:
-        for name in given:
+        for name in of_model:
             raise InputError(f"--{name.replace('_', '-')} is for models, and {sources[0]} is none; leave it out")
-        engine = options.make_backend(backend, device, threads)
-        return _of_dump(sources, need, layers, exclude, length, skip_tokens, memory, quiet, engine, backend)
+        return _of_dump(sources, need, asked)
     if len(sources) > 1:
         raise InputError(f"a model is read alone; give {sources[0]} without {', '.join(map(str, sources[1:]))}")
-    return _of_model(
-        sources[0], given, layers, exclude, length, skip_tokens, memory, threads, quiet, backend, device, parts
-    )
+    return _of_model(sources[0], asked)
 
 
-def _of_dump(
-    sources: Sequence[Path],
-    need: "Need",
-    layers: tuple[str, ...],
-    exclude: tuple[str, ...],
-    length: int | None,
-    skip_tokens: int,
-    memory: int,
-    quiet: bool,
-    engine: "Backend",
-    backend: str,
-) -> Reading:
+def _of_dump(sources: Sequence[Path], need: "Need", asked: Asked) -> Reading:
     from wncore.dumps import open_dump
     from wncore.layers.activations import open_layers
 
-    dump = open_dump(*sources, length=length)
-    selection = choose_layers(dump, layers, exclude, need, skip_tokens, quiet)
-    opened = open_layers(selection.ready, engine, skip_tokens=skip_tokens, memory=memory)
+    dump = open_dump(*sources, length=asked.length)
+    selection = choose_layers(dump, asked.layers, asked.exclude, need, asked.skip_tokens, asked.quiet)
+    engine = options.make_backend(asked.backend, asked.device, asked.threads)
+    opened = open_layers(selection.ready, engine, skip_tokens=asked.skip_tokens, memory=asked.memory)
     return Reading(
         source=printable(dump.source),
         names=[one.name for one in opened],
         numbers=sum(one.tokens.count * one.layer.neurons for one in opened),
         engine=engine,
-        backend=backend,
+        backend=asked.backend,
         open=lambda tick: (one.telling(tick) for one in opened),
         dump=dump,
         failed=selection.failed,
     )
 
 
-def _of_model(
-    path: Path,
-    given: dict[str, Any],
-    layers: tuple[str, ...],
-    exclude: tuple[str, ...],
-    length: int | None,
-    skip_tokens: int,
-    memory: int,
-    threads: int | None,
-    quiet: bool,
-    backend: str,
-    device: str | None,
-    parts: Sequence[str],
-) -> Reading:
+def _of_model(path: Path, asked: Asked) -> Reading:
     from wncore.errors import listed
 
-    text, skip_norm = given.pop("text", None), given.pop("skip_norm", None)
-    given |= {"device": device, "length": length, "threads": threads}
-    model = open_model(path, text, {name: value for name, value in given.items() if value is not None})
-    backend, engine = _backend_beside(model, backend, threads)
-    chosen = match_layers(list(model.layers), *named_layers(model.groups, layers, exclude))
-    notes = idle_patterns([*model.layers, *model.groups], layers, exclude)
-    starved: list[str] = []
-    notes += model.notes(chosen)
-    failures.say_notes(notes, quiet)
-    shapes = [model.layers[name].shape for name in chosen]
+    given = {name: value for name, value in asked.of_model.items() if name in ("windows", "dtype", "batch")}
+    given |= {name: value for name in ("device", "length", "threads") if (value := getattr(asked, name)) is not None}
+    skip_norm = asked.of_model.get("skip_norm")
+    model = open_model(path, asked.of_model.get("text"), given)
+    backend, engine = _backend_beside(model, asked)
+    model.begin()  # the backend's libraries are loaded, and count as being there
+    chosen = match_layers(list(model.layers), *named_layers(model.groups, asked.layers, asked.exclude))
+    notes = idle_patterns([*model.layers, *model.groups], asked.layers, asked.exclude)
+    failures.say_notes(notes + model.notes(chosen), asked.quiet)
 
     def opened(tick: "Tick") -> "Iterator[Activations]":
+        starved: list[str] = []
         yield from model.activations(
             chosen,
             engine,
-            parts=parts,
-            skip_tokens=skip_tokens,
+            parts=asked.parts,
+            skip_tokens=asked.skip_tokens,
             skip_norm=skip_norm,
-            memory=memory,
+            memory=asked.memory,
             tick=tick,
             starved=lambda name, error: starved.append(f"{name} ({error})"),
         )
-        if starved:
-            failures.say_notes(
-                [f"{len(starved)} layers have fewer than 2 tokens that count, and are passed over: {listed(starved)}"],
-                quiet,
-            )
+        note = f"{len(starved)} layers have fewer than 2 tokens that count, and are passed over: {listed(starved)}"
+        failures.say_notes([note] if starved else [], asked.quiet)
 
     return Reading(
         source=printable(str(path)),
         names=chosen,
-        numbers=model.tokens * sum(m for m, _ in shapes),
+        numbers=model.tokens * sum(model.layers[name].shape[0] for name in chosen),
         engine=engine,
         backend=backend,
         open=opened,
@@ -177,9 +143,9 @@ def named_layers(
     return chosen, unwanted
 
 
-def _backend_beside(model: Any, backend: str, threads: int | None) -> "tuple[str, Backend]":
+def _backend_beside(model: Any, asked: Asked) -> "tuple[str, Backend]":
     """Make the backend: where nobody chose, a model on a GPU has its statistics computed there."""
-    chosen = click.get_current_context().get_parameter_source("backend")
+    chosen, backend = click.get_current_context().get_parameter_source("backend"), asked.backend
     if chosen is click.core.ParameterSource.DEFAULT and model.device != "cpu":
         backend = "torch"
-    return backend, options.make_backend(backend, model.device if backend == "torch" else None, threads)
+    return backend, options.make_backend(backend, model.device if backend == "torch" else None, asked.threads)

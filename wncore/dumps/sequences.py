@@ -8,6 +8,7 @@ from wncore.dumps.layer import Layer
 from wncore.dumps.tensor import Tensor
 from wncore.errors import DumpError, InputError
 
+
 def check_sequences(layer: Layer) -> None:
     """Demand that the tensors and the mask of a layer lay its tokens out alike.
 

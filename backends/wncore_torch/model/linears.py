@@ -75,6 +75,11 @@ class Linears:
     uncovered: tuple[str, ...]
     """parameters that no product was seen with"""
 
+    @property
+    def blocks(self) -> int:
+        """How many blocks there are."""
+        return self.layers[-1].block + 1 if self.layers else 0
+
     def of_block(self, index: int) -> tuple[Linear, ...]:
         """Return the layers of one block."""
         return tuple(layer for layer in self.layers if layer.block == index)

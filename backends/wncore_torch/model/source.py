@@ -18,19 +18,24 @@ from wncore.backend import Backend
 from wncore.errors import listed
 from wncore.failures import Fail, forgive
 from wncore.layers.activations import Activations
+from wncore.resources import Memory
 from wncore.tick import Tick, idle
+from wncore_torch.model import forecast
 from wncore_torch.model.capture import Captured, capture, check_folder
 from wncore_torch.model.folder import Folder
 from wncore_torch.model.held import Collected, InMemory
 from wncore_torch.model.linears import Linear, Linears
-from wncore_torch.model.memory import room
+from wncore_torch.model.memory import begin_measuring, peak, room
 from wncore_torch.model.opened import Opener
 from wncore_torch.model.recording import Batch
 from wncore_torch.model.stream import Block, Read, Stream
 from wncore_torch.model.written import Spooled, count_rows, layout, size_of, spooled, stored_as
 
+LIBRARIES, SMALL = 2**23, 48
+"""Bytes that torch and the allocator take beside what they are asked for, as measured; and of each token's number."""
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(eq=False)
 class ModelSource:
     """A model, its linear layers, and the windows (w, l) of a text that it reads, `batch` of them at a time."""
 
@@ -39,6 +44,42 @@ class ModelSource:
     windows: Tensor
     text: Path
     batch: int = 4
+
+    def __post_init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        """Let peaks begin anew: what is in use now was there before."""
+        self.base = begin_measuring(self.folder.device)
+        self.predicted = self.base
+
+    def measured(self) -> Memory:
+        """Return the peak since this was opened."""
+        return peak(self.folder.device)
+
+    def foretell(
+        self, chosen: Collection[str], parts: Collection[str], state: int, memory: int | None = None
+    ) -> Memory:
+        """Foretell the peak, which `predicted` is from then on: with activations held within `memory`, None: written.
+
+        `state` is what a verb holds beside them.
+        """
+        folder, (count, length) = self.folder, self.windows.shape
+        blocks = forecast.streaming(folder, self.tokens, min(self.batch, count), length, folder.device)
+        held = 0 if memory is None else max(self._held(chosen, parts, index) for index in range(self.linears.blocks))
+        if memory is not None and folder.device.type == "cpu" and held > memory // 2:
+            held = 0
+        block = forecast.heaviest_block(folder).held + forecast.waiting(folder, self.tokens, folder.device)
+        run = forecast.running(folder, min(self.batch, count), length) | forecast.on_device(folder, state)
+        after = block + forecast.on_device(folder, held) + run
+        self.predicted = self.base + (blocks | after) + Memory(LIBRARIES + SMALL * self.tokens)
+        return self.predicted
+
+    def _held(self, chosen: Collection[str], parts: Collection[str], index: int) -> int:
+        """Return the bytes that a block's chosen layers read and give."""
+        windows, dtype = (len(self.windows), self.windows.shape[1]), stored_as(self.folder.dtype)
+        layers = [layer for layer in self.linears.of_block(index) if layer.name in chosen]
+        return size_of(layout(layers, [part for part in parts if part != "weight"], windows, dtype, {}))
 
     @property
     def tokens(self) -> int:
@@ -151,7 +192,7 @@ class ModelSource:
         """Keep a block's activations on the device if half of it has room, in half of `memory`, or on the disk."""
         windows, dtype = (len(self.windows), self.windows.shape[1]), stored_as(self.folder.dtype)
         held = [part for part in parts if part != "weight"]
-        size, free = size_of(layout(layers, held, windows, dtype, {})), room(self.folder.device)
+        size, free = self._held([layer.name for layer in layers], parts, block.index), room(self.folder.device)
         if free is not None and size <= free // 2:
             yield InMemory(self.tokens, self.folder.device)
         elif size <= memory // 2:

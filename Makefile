@@ -1,6 +1,6 @@
 # Everything runs in .venv, which each target builds by itself. Needs make and Python >= 3.11.
 #   make demo        score the shipped activations of a language model
-#   make demo-model  judge the shipped language model by the perplexity of a text; installs torch
+#   make demo-model  score the shipped language model whole, and its perplexity; installs torch
 #   make test        the whole test suite, with every optional dependency
 #   make lint        style, types, spelling
 #   make bench       timings as ratios against named peers
@@ -32,6 +32,7 @@ demo: install
 
 demo-model:
 	@$(MAKE) --no-print-directory install EXTRAS=torch
+	$(BIN)/wncore score data/tiny-llm --text data/tiny-llm/heldout.txt --windows 16 --top 5
 	$(BIN)/wncore eval data/tiny-llm --text data/tiny-llm/heldout.txt
 
 test:

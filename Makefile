@@ -17,7 +17,8 @@ TORCH_INDEX ?=
 BIN = .venv/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	$(addprefix --constraint ,$(CONSTRAINTS)) $(addprefix --extra-index-url ,$(TORCH_INDEX))
-PYTEST = $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadgroup
+# the processes share the cores: none waits spinning, and BLAS takes one
+PYTEST = OMP_WAIT_POLICY=passive OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadgroup
 
 .PHONY: install demo test check lint bench sweep clean
 

@@ -19,7 +19,7 @@ from wncore.reference import NumpyBackend
 from wncore.testing.contracts import CONTRACTS
 
 HERE = Path(__file__).parent
-RIGHT = ["numpy", "numba", "saboteurs.right:RightInFloat32", "saboteurs.right:RightInHalf"]
+RIGHT = {"numpy": [], "numba": [], "saboteurs.right:RightInFloat32": [], "saboteurs.right:RightInHalf": ["-n", "2"]}
 
 WORKER = """
 import contextlib, io, json, sys
@@ -104,9 +104,9 @@ def certify(folder, *arguments):
 
 @pytest.mark.parametrize("backend", RIGHT)
 def test_right_backend_passes(tmp_path, backend):
-    """A certificate that exists is replaced by force."""
+    """All of the suite, in one process or two; a certificate that exists is replaced by force."""
     (tmp_path / "c.json").write_text('"old"')
-    code, certificate = certify(tmp_path, backend, "--force")
+    code, certificate = certify(tmp_path, backend, "--force", *RIGHT[backend])
     assert (code, certificate["passed"], certificate["complete"]) == (0, True, True)
     assert (certificate["backend"], certificate["failed"], certificate["unsupported"]) == (backend, [], {})
     assert certificate["budget_used"].keys() == {contract.operation for contract in CONTRACTS}
@@ -121,22 +121,21 @@ def test_a_certificate_is_not_replaced_unasked(tmp_path):
 
 
 def test_a_part_of_the_suite_certifies_nothing(tmp_path):
-    code, certificate = certify(tmp_path, "numpy", "--examples", "1", "-k", "histogram")
+    code, certificate = certify(tmp_path, "numpy", "--examples", "1", "-k", "signature")
     assert (code, certificate["passed"], certificate["complete"]) == (0, False, False)
     assert certificate["failed"] == []
 
 
 def test_several_processes_certify_as_one_does(tmp_path):
     """But for the date; the certificate of a saboteur says what failed."""
-    found = []
+    found, few = [], ["-k", "(mapping_difficulty or [histogram]) and not million"]
     for processes in ([], ["-n", "2"]):
         folder = tmp_path / f"processes{len(found)}"
         folder.mkdir()
-        code, certificate = certify(folder, "saboteurs.brief:Brief", "--examples", "1", *processes)
+        code, certificate = certify(folder, "saboteurs.difficulty:ZeroMedianIsNaN", "--examples", "1", *few, *processes)
         found.append({**certificate, "date": None, "failed": sorted(certificate["failed"]), "code": code})
     assert found[0] == found[1]
-    assert (found[0]["code"], found[0]["passed"], found[0]["complete"]) == (1, False, True)
+    assert (found[0]["code"], found[0]["passed"], found[0]["complete"]) == (1, False, False)
     assert "test_corners[mapping_difficulty]" in found[0]["failed"]
     assert found[0]["budget_used"]["mapping_difficulty"]["float64"] is None  # infinite
     assert found[0]["budget_used"]["histogram"]["float32"] <= 1
-    assert found[0]["unsupported"]["lloyd"] == "not yet"

@@ -1,6 +1,7 @@
 """Hypothesis profiles, dev (50 examples), ci (200), nightly (10,000), chosen by HYPOTHESIS_PROFILE.
 
-And what many tests start from: a dump to score, a random model, the command line.
+And what many tests start from: a dump to score, a random model, the command line. What `slow.txt` lists is marked slow, and
+runs first, so that no process is left with it at the end.
 """
 
 import json
@@ -8,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +22,14 @@ settings.register_profile("dev", max_examples=50, deadline=None)
 settings.register_profile("ci", max_examples=200, deadline=None, print_blob=True)
 settings.register_profile("nightly", max_examples=10_000, deadline=None, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "dev"))
+SLOW = set(Path(__file__).with_name("slow.txt").read_text().split())
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.nodeid.partition("[")[0] in SLOW:
+            item.add_marker("slow")
+    items.sort(key=lambda item: "slow" not in item.keywords)
 
 
 @pytest.fixture(scope="session")

@@ -48,6 +48,14 @@ def commands() -> list[str]:
 
 @pytest.mark.parametrize("line", commands())
 def test_commands_of_the_pages(line, tmp_path, monkeypatch, request):
+    """But for most of the conformance suite, which test_torch_conformance.py runs."""
+    command = shlex.split(line)[1:]
+    if "torch" in command:
+        pytest.importorskip("torch", reason="torch is not installed")
+    if "--plot" in command:
+        pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    if command[0] == "certify":
+        command += ["--examples", "1", "-k", "signature"]
     monkeypatch.chdir(tmp_path)
     if "data/tiny-llm" in line:
         pytest.importorskip("transformers", reason="transformers is not installed")
@@ -62,7 +70,7 @@ def test_commands_of_the_pages(line, tmp_path, monkeypatch, request):
     write_dump("dump", tensors, sequence_length=32, shard_bytes=4096)
     if "verify" in line:
         assert wncore_cli.main(["expand", "acts.safetensors", "-o", "experts.safetensors", "--quiet"]) == 0
-    assert wncore_cli.main(shlex.split(line)[1:]) == 0
+    assert wncore_cli.main(command) == 0
 
 
 def test_links_between_pages_lead_somewhere():

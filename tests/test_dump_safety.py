@@ -61,6 +61,7 @@ class TestFailures:
         monkeypatch.undo()
         assert self.intact(path)
 
+    @pytest.mark.xdist_group("alone")
     @pytest.mark.parametrize("name", ["a.json", "a.csv", "a.parquet", "a.safetensors"])
     def test_scores_that_are_larger_than_a_file_may_be(self, tmp_path, name):
         """The limit of a file's size stands for a full disk where nobody may mount one."""
@@ -76,6 +77,7 @@ class TestFailures:
         assert out.read_text() == "old"
         assert names_in(out.parent) == [name]
 
+    @pytest.mark.xdist_group("alone")
     def test_a_disk_that_is_full(self, tmp_path):
         disk = tmp_path / "disk"
         disk.mkdir()
@@ -91,6 +93,7 @@ class TestFailures:
             subprocess.run(["umount", disk], check=True)
 
 
+@pytest.mark.xdist_group("alone")
 class TestKill:
     """A process that is killed while it writes leaves the old file or the new one, whole."""
 
@@ -141,7 +144,7 @@ def arguments(dump: Path, out: Path) -> list[str]:
 def score(dump: Path, out: Path, **options) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "wncore_cli", *arguments(dump, out)]
     command[1:3] = ["-c", "import wncore_cli; wncore_cli.run()"]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, **options)
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, **options)
 
 
 def kill_while(command: list[str], chance: random.Random, stderr: bool = False) -> None:
@@ -153,4 +156,4 @@ def kill_while(command: list[str], chance: random.Random, stderr: bool = False) 
         assert report.readline()
         time.sleep(chance.uniform(0, 0.1))
         process.send_signal(signal.SIGKILL)
-        assert process.wait(timeout=60) == -signal.SIGKILL
+        assert process.wait(timeout=600) == -signal.SIGKILL

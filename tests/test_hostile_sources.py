@@ -157,6 +157,7 @@ class TestChanges:
             writer.join()
 
 
+@pytest.mark.xdist_group("alone")
 class TestMemory:
     """No header, whatever it announces or holds, takes more memory than a command may by default."""
 
@@ -185,7 +186,7 @@ class TestMemory:
             print(code, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024))
         """
         command = [sys.executable, "-c", textwrap.dedent(script), str(path)]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=600)
         code, peak = map(int, done.stdout.split())
         assert code == 1
         assert done.stderr.startswith(f"wncore: error: {path} {says}")

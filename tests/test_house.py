@@ -67,6 +67,12 @@ def test_commands_do_without_the_extras():
     assert not loaded_by(code) & {"hypothesis", "pytest", "sklearn", "torch", "matplotlib", "safetensors", "pyarrow"}
 
 
+def test_every_test_that_is_listed_as_slow_exists():
+    for line in (ROOT / "tests" / "slow.txt").read_text().split():
+        path, name = line.split("::")[0], line.split("::")[-1]
+        assert f"def {name}(" in (ROOT / path).read_text(), line
+
+
 def test_every_public_name_can_be_imported():
     import wncore
 
@@ -86,6 +92,7 @@ def wheel(tmp_path_factory):
     return found
 
 
+@pytest.mark.xdist_group("wheel")
 def test_the_wheel_holds_three_packages_and_nothing_else(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     top = {name.split("/")[0] for name in names if ".dist-info/" not in name}
@@ -94,6 +101,7 @@ def test_the_wheel_holds_three_packages_and_nothing_else(wheel):
     assert "wncore/testing/conformance.py" in names
 
 
+@pytest.mark.xdist_group("wheel")
 def test_the_wheel_works_on_its_own(wheel, tmp_path):
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
     code = "import wncore, wncore_cli, wncore_torch; print(wncore.__file__); wncore_cli.main(['backends'])"

@@ -11,6 +11,7 @@ import pytest
 import wncore_cli
 from wncore.dumps import write_dump
 
+pytestmark = pytest.mark.xdist_group("alone")
 TOKENS, NEURONS = 131_072, 1_536
 MEASURE = """
 import resource, subprocess, sys
@@ -79,8 +80,8 @@ def test_experts_wait_for_the_end_outside_of_memory(tmp_path):
     rng = np.random.default_rng(3)
     tensors = {}
     for i in range(30):
-        tensors[f"h.{i}.input"] = rng.standard_normal((256, 384), dtype=np.float32)
-        tensors[f"h.{i}.weight"] = rng.standard_normal((448, 384), dtype=np.float32)
+        tensors[f"h.{i}.input"] = rng.standard_normal((256, 192), dtype=np.float32)
+        tensors[f"h.{i}.weight"] = rng.standard_normal((896, 192), dtype=np.float32)
     write_dump(tmp_path / "many.safetensors", tensors)
     out = tmp_path / "experts.safetensors"
     arguments = ["expand", str(tmp_path / "many.safetensors"), "--memory", "144MiB", "--method", "magnitude", "--quiet"]

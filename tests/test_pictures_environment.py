@@ -51,9 +51,9 @@ def test_the_users_settings_are_not_ours(acts, command, most):
     """All of them for one command; the others draw by the same function."""
     folder = acts.parent
     for name, environment in list(settings(folder).items())[:most]:
-        done = call(folder, command, "--quiet", "--force", **environment)
+        done = call(folder, command, "--quiet", "--force", "--layer", "モデル", **environment)
         assert (name, done.returncode, done.stderr) == (name, 0, "")
-        assert len(names_in(folder / "pictures")) == 2 * PICTURES[command]
+        assert len(names_in(folder / "pictures")) == PICTURES[command]
 
 
 def test_a_picture_is_the_same_with_any_settings(acts):

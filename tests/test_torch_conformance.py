@@ -21,6 +21,11 @@ def test_plain_torch_is_certified(certified):
     assert shares["routed_linear"].keys() == {"float64", "float32", "float16", "bfloat16"}
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_kernels_are_certified(certified):
+    assert certified("torch", "--device", "cuda")["passed"]
+
+
 def test_the_program_around_keeps_its_own_precision():
     """Whatever it allows, products are exact inside, and it finds its settings as they were."""
     from wncore_torch.precision import full_precision

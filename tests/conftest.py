@@ -1,7 +1,7 @@
 """Hypothesis profiles, dev (50 examples), ci (200), nightly (10,000), chosen by HYPOTHESIS_PROFILE.
 
-And what many tests start from: a dump to score, a random model, the command line. What `slow.txt` lists is marked slow, and
-runs first, so that no process is left with it at the end.
+And what many tests start from: a dump to score, a random model, the command line. What `slow.txt` lists is marked slow,
+and runs first, so that no process is left with it at the end.
 """
 
 import json

@@ -9,13 +9,21 @@ import pytest
 pytest.importorskip("torch", reason="torch is not installed")
 pytest.importorskip("transformers", reason="transformers is not installed")
 
+import numpy as np
 import torch
 from model_families import FAMILIES, collect, largest_gap, make, plain_logits, plain_model, sample_batches
 
+from wncore.backend import get_backend
+from wncore.dumps import open_dump
+from wncore.errors import NonFiniteError
+from wncore.layers.activations import open_layer
+from wncore.scoring import score_layer
 from wncore_torch.model import HuggingFace
+from wncore_torch.model.held import matrix
 from wncore_torch.model.linears import find_linears
 from wncore_torch.model.opening import open_folder
 from wncore_torch.model.recording import Batch
+from wncore_torch.model.source import ModelSource
 from wncore_torch.model.stream import Stream
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -75,3 +83,40 @@ def test_perplexity_is_that_of_the_host_and_memory_as_foretold(tmp_path, dtype):
     assert abs(foretold - increase) <= 0.2 * increase, (foretold / 2**20, increase / 2**20)
     (wanted,) = HuggingFace.evaluate(path, [TINY / "heldout.txt"], device="cpu", **options).run()
     assert math.isclose(found.perplexity, wanted.perplexity, rel_tol={"float32": 1e-3, "bfloat16": 0.05}[dtype])
+
+
+@pytest.mark.parametrize(("family", "dtype"), [("llama", "float32"), ("llama", "bfloat16"), ("mixtral", "float32")])
+def test_scores_on_the_device_are_those_of_the_capture(tmp_path, family, dtype):
+    folder = open_folder(make(tmp_path / "model", family), dtype, device="cuda")
+    windows = torch.randint(0, folder.vocabulary, (24, 64), generator=torch.Generator().manual_seed(3))
+    source = ModelSource(folder, find_linears(folder), windows, Path("text"))
+    backend, options = get_backend("torch", device="cuda"), {"estimator": "streaming", "pairs": 500}
+    found = {one.name: score_layer(one, **options) for one in source.activations(list(source.layers), backend)}
+    source.capture(list(source.layers), tmp_path / "dump")
+    layers = open_dump(tmp_path / "dump").layers
+    for name, score in found.items():
+        for memory in (2**30, 2**23):  # all neurons at once, and a few
+            other = score_layer(open_layer(layers[name], backend, memory=memory), **options)
+            for column, values in score.columns().items():
+                exact = not column.startswith("weight")  # which the host adds up in an order of its own
+                np.testing.assert_allclose(values, other.columns()[column], rtol=0 if exact else 1e-12, err_msg=column)
+
+
+def test_a_matrix_on_the_device_is_read_as_on_the_host():
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(40, 7, generator=generator).to(torch.bfloat16)
+    device, host = matrix("m", values.cuda()), matrix("m", values)
+    assert (device.rows, device.columns, device.dtype, device.itemsize) == (40, 7, "BF16", 2)
+    np.testing.assert_array_equal(device.read(slice(3, 9), slice(1, 4)), host.read(slice(3, 9), slice(1, 4)))
+    np.testing.assert_array_equal(device.pick(np.array([0, 5, 39])), host.pick(np.array([0, 5, 39])))
+    np.testing.assert_array_equal(device.doubles(slice(2, 8)).cpu().numpy(), host.doubles(slice(2, 8)))
+    keep = np.arange(40) % 3 > 0
+    runs = [slice(0, 10), slice(20, 33)]
+    np.testing.assert_array_equal(device.floats(runs, keep).float().cpu().numpy(), host.floats(runs, keep))
+    values[4, 2] = float("nan")
+    spoiled = matrix("m", values.cuda())
+    keep[4] = False
+    assert spoiled.floats([slice(0, 10)], keep).isfinite().all()  # what does not count may be anything
+    keep[4] = True
+    with pytest.raises(NonFiniteError, match="m holds NaN or infinity"):
+        spoiled.floats([slice(0, 10)], keep)

@@ -3,13 +3,15 @@
 A distribution declares a class under the group ``wncore.sources``; that of `wncore_torch` opens Hugging Face folders.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
+from wncore.backend import Backend
 from wncore.errors import BackendUnavailable, InputError, listed
 from wncore.evaluation import Begin, Convention, Evaluation, Plan
+from wncore.layers.activations import Activations
 from wncore.resources import Memory
 from wncore.tick import Tick, idle
 
@@ -91,6 +93,56 @@ class Source(Protocol):
         `device` is a GPU if there is one, unless named; `length` and `windows` are the model's and the text's unless
         given; `batch` windows go through a block together.
         """
+        ...
+
+    @staticmethod
+    def open(
+        path: Path,
+        text: Path,
+        *,
+        dtype: str = "float32",
+        device: str | None = None,
+        length: int | None = None,
+        windows: int = 128,
+        batch: int = 4,
+        threads: int | None = None,
+    ) -> "ReadingModel":
+        """Open a model that reads the first disjoint windows of a text, `batch` of them at a time."""
+        ...
+
+
+class ReadingModel(Protocol):
+    """A model that reads a text: an owner of activations, block by block.
+
+    Attributes
+    ----------
+    layers
+        Its linear layers by name, in the order in which they run; each has a `shape` (m, d).
+    groups
+        What stands for several of them: "mlp", "attention", "all".
+    tokens
+        How many the text has, in all windows.
+    device, base, predicted
+        As those of `Work`.
+    """
+
+    layers: Mapping[str, Any]
+    groups: Mapping[str, list[str]]
+    tokens: int
+    device: str
+    base: Memory
+    predicted: Memory
+
+    def activations(self, chosen: Collection[str], backend: Backend, **options: Any) -> Iterator[Activations]:
+        """Yield the chosen layers, opened, in the order in which they run; what was yielded before is let go of."""
+        ...
+
+    def capture(self, chosen: Collection[str], output: Path, **options: Any) -> Any:
+        """Write a dump of them: a folder that appears whole."""
+        ...
+
+    def measured(self) -> Memory:
+        """Return the peak since it was opened."""
         ...
 
 

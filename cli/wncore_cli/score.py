@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from wncore_cli import echo, failures, model_options, options, pictures, printable
+from wncore_cli import echo, failures, model_options, options, pictures, printable, score_models
 from wncore_cli.choice import match_layers
 from wncore_cli.reading import Reading, open_reading
 
@@ -100,13 +100,13 @@ def score(
     )
     if reading.model:
         _refuse_for_models(against, plot)
-        _foretell(reading, memory, pairs)
+        score_models.foretell(reading, memory, pairs)
         if opening["dry_run"]:
-            return _show_plan(reading, as_json)
+            return score_models.show_plan(reading, as_json)
     estimator = "streaming" if streaming else estimator or ("streaming" if reading.model else "exact")
     failed = reading.failed
     files = _pictures(plot, reading.names, force)
-    other = open_dump_again(against, opening["length"]) if against else None
+    other = _second_dump(against, opening["length"]) if against else None
     rivals = _rivals(reading, other, skip_tokens, failed, quiet) if other else {}
     read = [*(reading.dump.files if reading.dump else ()), *(other.files if other else ())]
     if output and output.resolve() in {path.resolve() for path in read}:
@@ -127,11 +127,11 @@ def score(
         if output:
             write_scores(output, dense, document, force)
         if as_json:
-            echo(to_json(document | _resources(reading)))
+            echo(to_json(document | score_models.resources(reading)))
     if not as_json:
         _print(dense, sparse, top)
         if reading.model:
-            echo(_summary(dense, reading))
+            echo(score_models.summary(dense, reading))
     missing: list[str] = []
     drawn = {one.name: one for one in reading.open(lambda _: None)} if files else {}
     for result in dense if files else ():
@@ -150,35 +150,7 @@ def _refuse_for_models(against: Path | None, plot: Path | None) -> None:
             raise InputError(f"{name} is for dumps; capture the model's activations first: wncore capture MODEL --text")
 
 
-def _foretell(reading: Reading, memory: int, pairs: int) -> None:
-    """Say what memory it will take: what is held of a block, and the state of a layer's neurons beside it."""
-    from wncore.scoring import at_once, state_of
-
-    shapes = [reading.model.layers[name].shape for name in reading.names]
-    state = max(at_once(m, d, memory) * state_of(d) for m, d in shapes)
-    reading.model.foretell(reading.names, ("input", "output") if pairs else ("output",), state, memory)
-
-
-def _show_plan(reading: Reading, as_json: bool) -> int:
-    """Print what would be done, and what it would take."""
-    from wncore.results import to_json
-    from wncore_cli.resource_tables import resources_document, resources_table
-
-    if as_json:
-        plan = {"schema": "wncore.score/1", "source": reading.source, "dry_run": True, **reading.described}
-        echo(to_json(plan | {"layers": reading.names} | resources_document(reading.model, None)))
-        return 0
-    echo(f"would score {_extent(len(reading.names), reading.described)}\n\n{resources_table(reading.model, None)}")
-    return 0
-
-
-def _resources(reading: Reading) -> dict[str, Any]:
-    from wncore_cli.resource_tables import resources_document
-
-    return resources_document(reading.model, reading.model.measured()) if reading.model else {}
-
-
-def open_dump_again(path: Path, length: int | None) -> Any:
+def _second_dump(path: Path, length: int | None) -> Any:
     """Open the second dump."""
     from wncore.dumps import open_dump
 
@@ -263,25 +235,3 @@ def _print(scores: list["LayerScore"], against: dict[str, "LayerScore"], top: in
     echo("\n\n".join(parts))
     for line in flag_lines(scores):
         echo(line)
-
-
-def _summary(scores: list["LayerScore"], reading: Reading) -> str:
-    """Say what of the model was looked at, on what text, and what it took."""
-    from wncore_cli.resource_tables import resources_table
-
-    sinks = max((one.sinks or 0 for one in scores), default=0)
-    lines = [
-        "",
-        _extent(len(scores), reading.described),
-        f"attention sinks, tokens whose input is over 10 times longer than the median: {sinks} in the layer with most",
-        "",
-        resources_table(reading.model, reading.model.measured()),
-    ]
-    return "\n".join(lines)
-
-
-def _extent(layers: int, described: dict[str, Any]) -> str:
-    return (
-        f"{layers} layers, {described['coverage']:.1%} of the parameters of the model's blocks, on "
-        f"{described['windows']} windows of {described['length']} tokens, forward in {described['dtype']}"
-    )

@@ -10,13 +10,16 @@ Read in this order.
 * linears                  the linear layers of a model, and the share of its parameters that they are
 * text, windows            a text as tokens, and what is predicted from what
 * forecast, memory         the memory that it takes: foretold, and measured
+* held, written            what a block's layers read and give, in memory or on the disk
+* opened, source           a model and a text as an owner of activations
+* capture                  all of it as a dump
 * evaluate                 perplexity
 * huggingface              what the core asks for
 
     folder = open_folder("path/to/model", device="cuda")
     layers = find_linears(folder)
     for block in Stream(folder, batches(windows), layers).blocks():
-        block.hand_on(lambda read: ...)  # read.layer, read.x (n, d), read.tokens (n,), read.batch
+        block.hand_on(lambda read: ...)  # read.layer, read.x (n, d), read.y (n, m), read.tokens (n,), read.batch
 
 It is no backend: what is done with the activations is the core's, by whichever backend. Importing this package imports
 neither torch nor transformers; importing one of its modules does.

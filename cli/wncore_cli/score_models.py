@@ -1,0 +1,60 @@
+"""What ``wncore score`` says of a model beside its scores: what was looked at, and the memory that it takes."""
+
+from typing import TYPE_CHECKING, Any
+
+from wncore_cli import echo
+from wncore_cli.reading import Reading
+
+if TYPE_CHECKING:
+    from wncore.scoring import LayerScore
+
+
+def foretell(reading: Reading, memory: int, pairs: int) -> None:
+    """Say what memory it will take: what is held of a block, and the state of a layer's neurons beside it."""
+    from wncore.scoring import at_once, state_of
+
+    shapes = [reading.model.layers[name].shape for name in reading.names]
+    state = max(at_once(m, d, memory) * state_of(d) for m, d in shapes)
+    reading.model.foretell(reading.names, ("input", "output") if pairs else ("output",), state, memory)
+
+
+def show_plan(reading: Reading, as_json: bool) -> int:
+    """Print what would be done, and what it would take."""
+    from wncore.results import to_json
+    from wncore_cli.resource_tables import resources_document, resources_table
+
+    if as_json:
+        plan = {"schema": "wncore.score/1", "source": reading.source, "dry_run": True, **reading.described}
+        echo(to_json(plan | {"layers": reading.names} | resources_document(reading.model, None)))
+        return 0
+    echo(f"would score {_extent(len(reading.names), reading.described)}\n\n{resources_table(reading.model, None)}")
+    return 0
+
+
+def resources(reading: Reading) -> dict[str, Any]:
+    """Return what the document on stdout says of memory; nothing for a dump."""
+    from wncore_cli.resource_tables import resources_document
+
+    return resources_document(reading.model, reading.model.measured()) if reading.model else {}
+
+
+def summary(scores: list["LayerScore"], reading: Reading) -> str:
+    """Say what of the model was looked at, on what text, and what it took."""
+    from wncore_cli.resource_tables import resources_table
+
+    sinks = max((one.sinks or 0 for one in scores), default=0)
+    lines = [
+        "",
+        _extent(len(scores), reading.described),
+        f"attention sinks, tokens whose input is over 10 times longer than the median: {sinks} in the layer with most",
+        "",
+        resources_table(reading.model, reading.model.measured()),
+    ]
+    return "\n".join(lines)
+
+
+def _extent(layers: int, described: dict[str, Any]) -> str:
+    return (
+        f"{layers} layers, {described['coverage']:.1%} of the parameters of the model's blocks, on "
+        f"{described['windows']} windows of {described['length']} tokens, forward in {described['dtype']}"
+    )

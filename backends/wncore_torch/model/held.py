@@ -179,8 +179,8 @@ class Collected:
         self.holder = holders(layers)
         self._tokens: dict[str, list[Tensor | None]] = {}
         self._norms: dict[str, list[Tensor]] = {}
-        self._partly = {layer.name for layer in layers}
-        self._read = dict.fromkeys(self._partly, 0)
+        self._read = dict.fromkeys(self.holder, 0)
+        self._torn: set[str] = set()
 
     @property
     def total(self) -> int:
@@ -193,9 +193,9 @@ class Collected:
         whole = read.tokens is not None and len(read.tokens) == stop - start
         if "output" in self._parts:
             self._store.add(name, "output", read.batch, read.y, whole)
-        self._read[name] += len(read.x) if whole else -self.total
-        if self._read[name] == self.total:
-            self._partly.discard(name)
+        self._read[name] += len(read.x)
+        if not whole:
+            self._torn.add(name)
         told = None if read.tokens is None else torch.arange(start, stop) if whole else read.tokens.cpu() + start
         self._tokens.setdefault(name, []).append(told)
         if self.holder[name] == name:
@@ -204,8 +204,8 @@ class Collected:
             self._norms.setdefault(name, []).append(torch.linalg.vector_norm(read.x, dim=1, dtype=torch.float32))
 
     def reads_all(self, name: str) -> bool:
-        """Whether a layer read every token, in order."""
-        return name not in self._partly
+        """Whether a layer read every token once, in order."""
+        return name not in self._torn and self._read[name] == self.total
 
     def tokens(self, name: str) -> NDArray[np.int64] | None:
         """Return which tokens of the text a layer's rows are; None if the model hides it."""

@@ -79,7 +79,8 @@ class Opener:
             )
         counting = np.ones(len(norms), bool) if told is None else told % self.length >= self.skip_tokens
         sinks, keep = count_sinks(norms, counting, self.skip_norm)
-        sequence = None if told is None or layer.routed else told // self.length  # an expert reads one here, one there
+        known = told is not None and not layer.routed and bool((np.diff(told) > 0).all())
+        sequence = told // self.length if known else None  # an expert reads one here, one there
         return self._demand_some(choose_tokens(keep, sequence)), sinks
 
     def _demand_some(self, tokens: Tokens) -> Tokens:

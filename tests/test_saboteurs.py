@@ -1,7 +1,7 @@
 """A test of the tests: the conformance suite passes right backends and rejects every saboteur.
 
-One process runs the suite over and over: a fresh one for each saboteur would mostly import. An operation that a saboteur
-has from the NumPy backend is not tried again, since that backend passes the whole suite.
+One process runs the suite over and over: a fresh one for each saboteur would mostly import. An operation that a
+saboteur has from the NumPy backend is not tried again, since that backend passes the whole suite.
 """
 
 import doctest

@@ -104,6 +104,7 @@ def test_dry_runs_write_nothing(run, tmp_path):
         ),
         (("score", TINY, *FEW, "--length", "300"), "takes at most 256 tokens"),
         (("score", TINY, TINY, *FEW), "a model is read alone"),
+        (("score", TINY, *FEW, *MLP, "--skip-tokens", "64", "-o", "z.csv"), "no layer has 2 tokens that count"),
         (("score", TINY, *FEW, "--plot", "pictures"), "--plot is for dumps; capture the model's activations first"),
         (("score", TINY, *FEW, "--against", "x"), "--against is for dumps"),
         (("score", "acts.safetensors", "--windows", "2"), "--windows is for models, and acts.safetensors is none"),

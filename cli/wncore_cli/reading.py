@@ -94,7 +94,7 @@ def _of_dump(sources: Sequence[Path], need: "Need", asked: Asked) -> Reading:
 
 
 def _of_model(path: Path, asked: Asked) -> Reading:
-    from wncore.errors import listed
+    from wncore.errors import TooFewTokensError, listed
 
     given = {name: value for name, value in asked.of_model.items() if name in ("windows", "dtype", "batch")}
     given |= {name: value for name in ("device", "length", "threads") if (value := getattr(asked, name)) is not None}
@@ -118,6 +118,8 @@ def _of_model(path: Path, asked: Asked) -> Reading:
             tick=tick,
             starved=lambda name, error: starved.append(f"{name} ({error})"),
         )
+        if len(starved) == len(chosen):
+            raise TooFewTokensError(f"no layer has 2 tokens that count: {listed(starved)}; leave fewer tokens out")
         note = f"{len(starved)} layers have fewer than 2 tokens that count, and are passed over: {listed(starved)}"
         failures.say_notes([note] if starved else [], asked.quiet)
 

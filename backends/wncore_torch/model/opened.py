@@ -79,8 +79,9 @@ class Opener:
             )
         counting = np.ones(len(norms), bool) if told is None else told % self.length >= self.skip_tokens
         sinks, keep = count_sinks(norms, counting, self.skip_norm)
-        known = told is not None and not layer.routed and bool((np.diff(told) > 0).all())
-        sequence = told // self.length if known else None  # an expert reads one here, one there
+        sequence = None  # an expert reads one here, one there
+        if told is not None and not layer.routed and bool((np.diff(told) > 0).all()):
+            sequence = told // self.length
         return self._demand_some(choose_tokens(keep, sequence)), sinks
 
     def _demand_some(self, tokens: Tokens) -> Tokens:

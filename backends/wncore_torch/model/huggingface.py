@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -104,16 +105,23 @@ class HuggingFace:
 @contextmanager
 def _demanding() -> Iterator[None]:
     """Say what to install if an import within the block lacks it."""
+    for name in NEEDED:  # asked first: without tokenizers transformers fails in other words
+        if find_spec(name) is None:
+            raise _unavailable(name)
     try:
         yield
     except ModuleNotFoundError as error:
         lacking = next((name for name in _names(error) if name.partition(".")[0] in NEEDED), None)
         if lacking is None:
             raise
-        raise BackendUnavailable(
-            f"model folders are opened by {', '.join(NEEDED[:-1])} and {NEEDED[-1]}, and {lacking} is not installed; "
-            f"type: pip install 'wncore[torch]'"
-        ) from error
+        raise _unavailable(lacking) from error
+
+
+def _unavailable(lacking: str) -> BackendUnavailable:
+    return BackendUnavailable(
+        f"model folders are opened by {', '.join(NEEDED[:-1])} and {NEEDED[-1]}, and {lacking} is not installed; "
+        f"type: pip install 'wncore[torch]'"
+    )
 
 
 def _names(error: BaseException | None) -> Iterator[str]:

@@ -68,22 +68,19 @@ def replacing(path: Path, force: bool = False) -> Generator[Path, None, None]:
     check_output(path, force)
     target, temporary = _target(path), None
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=".partial", dir=target.parent)
-        os.close(handle)
-        temporary = Path(name)
-        yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        with _if_known():
-            temporary.chmod(0o666 & ~umask)  # mkstemp is for the owner's eyes only
-        _flush(temporary)
-        check_output(path, force)  # it may have appeared meanwhile
-        temporary.replace(target)
-        flush_folder(target.parent)
-    except OSError as error:
-        if isinstance(error, WncoreError):
-            raise
-        raise WriteError(f"{path} could not be written: {error.strerror or error}; nothing was changed") from error
+        with _blaming(path):
+            handle, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=".partial", dir=target.parent)
+            os.close(handle)
+            temporary = Path(name)
+            yield temporary
+            umask = os.umask(0)
+            os.umask(umask)
+            with _if_known():
+                temporary.chmod(0o666 & ~umask)  # mkstemp is for the owner's eyes only
+            _flush(temporary)
+            check_output(path, force)  # it may have appeared meanwhile
+            temporary.replace(target)
+            flush_folder(target.parent)
     finally:
         if temporary is not None:
             with suppress(OSError):  # what was done, or what went wrong, is not undone by this
@@ -94,6 +91,56 @@ def flush_folder(path: Path) -> None:
     """Flush the names in a folder to the disk, where its file system can."""
     with suppress(OSError):
         _flush(path)
+
+
+def check_new_folder(path: Path) -> None:
+    """Raise now what `new_folder` would raise after the work is done.
+
+    Raises
+    ------
+    OutputExistsError
+        If there is something of that name.
+    InputError
+        If the folder that it is to be in is missing.
+    """
+    if path.exists() or path.is_symlink():
+        raise OutputExistsError(f"{path} exists already; choose another name, or remove it")
+    if not path.parent.is_dir():
+        raise InputError(f"there is no folder {path.parent} to write {path.name} into; make it first")
+
+
+@contextmanager
+def new_folder(path: Path) -> Generator[Path, None, None]:
+    """Yield a folder that takes the name `path` at the end, flushed to the disk; none is left if something fails.
+
+    Raises
+    ------
+    WncoreError
+        As `check_new_folder`; and if writing failed, within the block or here.
+    """
+    check_new_folder(path)
+    with (
+        _blaming(path),
+        tempfile.TemporaryDirectory(prefix=f".{path.name[:40]}.", suffix=".partial", dir=path.parent) as name,
+    ):
+        folder = Path(name, "whole")
+        folder.mkdir()
+        yield folder
+        flush_folder(folder)
+        check_new_folder(path)  # it may have appeared meanwhile
+        folder.rename(path)
+        flush_folder(path.parent)
+
+
+@contextmanager
+def _blaming(path: Path) -> Generator[None, None, None]:
+    """Say of which file or folder it is that writing failed."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, WncoreError):
+            raise
+        raise WriteError(f"{path} could not be written: {error.strerror or error}; nothing was changed") from error
 
 
 def _target(path: Path) -> Path:

@@ -97,7 +97,7 @@ class Outputs:
         """Return all tokens of single neurons, (n,) each, in one pass; in the order given."""
         found = {}
         for columns, tile in self.tiles():
-            tile = self.backend.to_numpy(self.backend.asarray(tile, self.dtype))
+            tile = self.on_host(tile)
             found |= {int(k): tile[:, k - columns.start].copy() for k in chosen if columns.start <= k < columns.stop}
         return {int(k): found[int(k)] for k in chosen}
 
@@ -120,6 +120,12 @@ class Outputs:
         """Hand outputs to the backend: as floats, but those that are on a device in half precision stay so."""
         on_host = isinstance(values, np.ndarray)
         return self.backend.asarray(values, self.dtype if on_host else str(values.dtype).rpartition(".")[2])
+
+    def on_host(self, values: Array) -> NDArray:
+        """Return outputs as floats of NumPy, which all but those on a device are already."""
+        if isinstance(values, np.ndarray):
+            return values
+        return self.backend.to_numpy(self.backend.asarray(values, self.dtype))
 
     def array(self, runs: Sequence[slice], columns: slice) -> Array:
         """Return those of some runs of rows that count, of the given neurons, as what the backend's `asarray` takes."""
@@ -204,7 +210,7 @@ class Outputs:
         """Return those of the given rows that count, of the given neurons."""
         output = self.layer.output
         if output is not None:
-            return self.backend.to_numpy(self.backend.asarray(self.array([rows], columns), self.dtype))
+            return self.on_host(self.array([rows], columns))
         kept = self._kept(rows)
         x = self._read_input(rows) if self._input is None else self._input[kept]
         x = self.backend.asarray(x, self.dtype)

@@ -36,7 +36,7 @@ def give_back_at_once() -> None:
     """Let arrays go back to the system when they are freed, where its allocator can be told so.
 
     By itself glibc keeps freed arrays of up to 32 MiB in a heap with holes, and peaks were up to 75 % over what was in
-    use. New pages cost small models about a tenth of their time.
+    use. New pages cost small models 15 to 40 % of their time.
     """
     with suppress(AttributeError, OSError, TypeError):  # another system, another allocator
         ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE)

@@ -151,7 +151,7 @@ def distances(outputs: Outputs) -> Float:
     for _, tile in outputs.tiles():
         y = outputs.backend.asarray(tile, outputs.dtype)
         found.append(outputs.backend.to_numpy(outputs.backend.gaussian_distance(y)))
-        host = outputs.backend.to_numpy(y)
+        host = outputs.on_host(tile)
         parts = (host[:, first : first + NARROW] for first in range(0, host.shape[1], NARROW))
         spread += [part.std(axis=0, dtype=np.float64) for part in parts]  # a wide copy of a few neurons, not of all
     limit = 0.0 if outputs.layer.output is not None else rounding_deviation(outputs)
@@ -172,7 +172,7 @@ def _exact(outputs: Outputs, mapping: Mapping | None, estimator: Estimator, seed
             state.end_piece()
         part = {"wasserstein": exact, "wasserstein_low": exact, "wasserstein_high": exact}
         if estimator == "sampled":
-            host = backend.to_numpy(y)
+            host = outputs.on_host(tile)
             blocks = [sampled_distance(host[:, k : k + 16], seed) for k in range(0, host.shape[1], 16)]
             part["wasserstein"] = np.concatenate(blocks)
         if mapping:

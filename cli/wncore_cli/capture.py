@@ -63,7 +63,7 @@ def capture(
     wanted = parts or ("input", "output", "weight")
     needed = source.bytes_captured(chosen, wanted)
     source.check_capture(output, needed)
-    failures.say_notes(source.notes(chosen), quiet)
+    failures.say_notes(source.notes(), quiet)
     described = source.described(chosen)
     source.foretell(chosen, wanted, 0)
     if not dry_run:

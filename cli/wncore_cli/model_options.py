@@ -14,7 +14,7 @@ TEXT = click.option(
     "texts",
     multiple=True,
     required=True,
-    type=options.Source(path_type=Path),
+    type=options.SOURCE,
     metavar="FILE",
     help="A UTF-8 text; may be repeated.",
 )

@@ -104,7 +104,7 @@ def _of_model(path: Path, asked: Asked) -> Reading:
     model.begin()  # the backend's libraries are loaded, and count as being there
     chosen = match_layers(list(model.layers), *named_layers(model.groups, asked.layers, asked.exclude))
     notes = idle_patterns([*model.layers, *model.groups], asked.layers, asked.exclude)
-    failures.say_notes(notes + model.notes(chosen), asked.quiet)
+    failures.say_notes(notes + model.notes(), asked.quiet)
 
     def opened(tick: "Tick") -> "Iterator[Activations]":
         starved: list[str] = []

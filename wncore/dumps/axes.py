@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from wncore.dumps.header import Entry, Header
+from wncore.errors import listed
 
 Piece = tuple[Header, Entry]
 Parts = dict[str, list[Piece]]
@@ -113,9 +114,8 @@ def _rows(part: str, parts: Parts, masks: list[Piece]) -> int | None:
 
 
 def several(names: Iterable[str]) -> str:
-    """Name the first three, and say how many more there are."""
-    distinct = list(dict.fromkeys(names))
-    return ", ".join(distinct[:3]) + (f" and {len(distinct) - 3} more" if len(distinct) > 3 else "")
+    """Name the first three, each once, and say how many more there are."""
+    return listed(list(dict.fromkeys(names)), 3)
 
 
 def many(entry: Entry) -> list[int]:

@@ -58,6 +58,14 @@ def choose_tokens(keep: NDArray[np.bool_], sequence: NDArray[np.int64] | None, s
     return Tokens(keep, sequence[keep], rank[keep] == 0)
 
 
+def demand_two(name: str, tokens: Tokens) -> None:
+    """Raise `TooFewTokensError` if fewer than 2 tokens of a layer count."""
+    if tokens.count < 2:
+        raise TooFewTokensError(
+            f"{name} has {tokens.count} tokens that count, of {len(tokens.keep)}; at least 2 are needed"
+        )
+
+
 @dataclass(frozen=True)
 class Layer(LinearLayer):
     """What a dump holds of a linear layer."""
@@ -122,10 +130,7 @@ class Layer(LinearLayer):
                 f"set wncore.sequence_length in its metadata, or give --length{self._hint()}"
             )
         chosen = choose_tokens(keep, sequence, skip)
-        if chosen.count < 2:
-            raise TooFewTokensError(
-                f"{self.name} has {chosen.count} tokens that count, of {self.rows}; at least 2 are needed"
-            )
+        demand_two(self.name, chosen)
         return chosen
 
     def _read_mask(self, mask: Tensor) -> NDArray[np.bool_]:

@@ -3,7 +3,7 @@
 (Pages of a mapped file count as resident memory, so reading a large file through a map would break `--memory`.)
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from io import FileIO
 from typing import Any
@@ -24,8 +24,27 @@ NEAR = 2**16
 """Bytes of a row from which it pays to read only the wanted columns."""
 
 
+class OnHost:
+    """What matrices have in common that NumPy reads: in files, or in memory."""
+
+    read: Callable[..., NDArray[Any]]
+    check_finite: Callable[..., None]
+
+    def doubles(self, rows: slice) -> NDArray[np.float64]:
+        """Return some rows as float64.
+
+        Raises
+        ------
+        NonFiniteError
+            If they hold NaN or infinity.
+        """
+        part = self.read(rows)
+        self.check_finite(part)
+        return as_floats(part).astype(np.float64)
+
+
 @dataclass(frozen=True)
-class Tensor:
+class Tensor(OnHost):
     """A matrix (rows, columns) in one file or, piece by piece along its rows, in several."""
 
     part: str
@@ -101,12 +120,6 @@ class Tensor:
             self.check_finite(part, keep)
             parts.append(as_floats(part))
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-    def doubles(self, rows: slice) -> NDArray[np.float64]:
-        """Return some rows as float64."""
-        part = self.read(rows)
-        self.check_finite(part)
-        return as_floats(part).astype(np.float64)
 
     def chunks(self, row_bytes: int, budget: int) -> Iterator[slice]:
         """Cut the rows so that `row_bytes` for each row of a slice stay below `budget`."""

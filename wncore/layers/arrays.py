@@ -8,20 +8,18 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from wncore.backend import Backend
-from wncore.dumps.layer import choose_tokens
-from wncore.dumps.tensor import as_floats, is_finite
+from wncore.dumps.layer import choose_tokens, demand_two
+from wncore.dumps.tensor import OnHost, as_floats, is_finite
 from wncore.dumps.write import NAMES
-from wncore.errors import NonFiniteError, ShapeError, TooFewTokensError
+from wncore.errors import NonFiniteError, ShapeError
 from wncore.layers.activations import Activations
 from wncore.matrix import LinearLayer, cut_rows
 
 
-@dataclass(frozen=True, eq=False)
-class Held:
-    """A matrix (rows, columns) in memory, as NumPy has it."""
+class Resident:
+    """What a matrix in memory says of itself, whichever library has its values (rows, columns)."""
 
-    name: str
-    values: NDArray[Any]
+    values: Any
 
     @property
     def rows(self) -> int:
@@ -34,11 +32,6 @@ class Held:
         return self.values.shape[1]
 
     @property
-    def dtype(self) -> str:
-        """As safetensors calls it."""
-        return NAMES[self.values.dtype]
-
-    @property
     def itemsize(self) -> int:
         """Bytes of a value."""
         return self.values.itemsize
@@ -47,6 +40,23 @@ class Held:
     def resident(self) -> bool:
         """Always."""
         return True
+
+    def chunks(self, row_bytes: int, budget: int) -> Iterator[slice]:
+        """Cut the rows so that `row_bytes` for each row of a slice stay below `budget`."""
+        return cut_rows(self.rows, row_bytes, budget)
+
+
+@dataclass(frozen=True, eq=False)
+class Held(Resident, OnHost):
+    """A matrix (rows, columns) in memory, as NumPy has it."""
+
+    name: str
+    values: NDArray[Any]
+
+    @property
+    def dtype(self) -> str:
+        """As safetensors calls it."""
+        return NAMES[self.values.dtype]
 
     def read(self, rows: slice = slice(None), columns: slice = slice(None)) -> NDArray[Any]:
         """Return a view of a part."""
@@ -66,20 +76,15 @@ class Held:
             self.check_finite(part)
         return as_floats(parts[0] if len(parts) == 1 else np.concatenate(parts))
 
-    def doubles(self, rows: slice) -> NDArray[np.float64]:
-        """Return some rows as float64."""
-        part = self.read(rows)
-        self.check_finite(part)
-        return as_floats(part).astype(np.float64)
-
-    def chunks(self, row_bytes: int, budget: int) -> Iterator[slice]:
-        """Cut the rows so that `row_bytes` for each row of a slice stay below `budget`."""
-        return cut_rows(self.rows, row_bytes, budget)
-
     def check_finite(self, part: NDArray[Any], keep: NDArray[np.bool_] | None = None) -> None:
         """Raise `NonFiniteError` if a part holds NaN or infinity."""
         if not is_finite(part):
-            raise NonFiniteError(f"{self.name} holds NaN or infinity; compute it in a wider dtype")
+            raise not_finite(self.name)
+
+
+def not_finite(name: str) -> NonFiniteError:
+    """Return the error for a matrix in memory that holds NaN or infinity."""
+    return NonFiniteError(f"{name} holds NaN or infinity; compute it in a wider dtype")
 
 
 def hold_layer(
@@ -121,8 +126,8 @@ def hold_layer(
     _check_shapes(layer)
     sequence = np.arange(layer.rows) // sequence_length if sequence_length else None
     tokens = choose_tokens(np.ones(layer.rows, bool) if keep is None else keep, sequence, skip_tokens)
-    if layer.rows and tokens.count < 2:
-        raise TooFewTokensError(f"{name} has {tokens.count} tokens that count, of {layer.rows}; at least 2 are needed")
+    if layer.rows:
+        demand_two(name, tokens)
     return Activations(layer, tokens, backend, skip_tokens, **reading)
 
 

@@ -1,26 +1,21 @@
-"""`capture`: what the layers of a model read and give on a text, and their weights, as a dump of one file a block.
-
-The folder appears whole: it is written under another name beside its place, flushed and renamed.
-"""
+"""`capture`: what the layers of a model read and give on a text, and their weights, as a dump of one file a block."""
 
 import json
 import shutil
-import tempfile
-from collections.abc import Callable, Collection, Generator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wncore.dumps.stream import streamed_tensors
-from wncore.errors import InputError, OutputExistsError, WncoreError, WriteError
+from wncore.dumps.stream import Shapes, streamed_tensors
+from wncore.errors import InputError, WriteError
 from wncore.failures import Fail, forgive
-from wncore.files import flush_folder
+from wncore.files import check_new_folder, new_folder
 from wncore.tick import Tick, idle
 from wncore_torch.model.held import Collected, holders
 from wncore_torch.model.linears import Linear
 from wncore_torch.model.stream import Block, Read
-from wncore_torch.model.written import OnDisk, count_rows, layout, size_of, stored_as, write_weights
+from wncore_torch.model.written import OnDisk, count_rows, size_of, write_weights
 
 if TYPE_CHECKING:
     from wncore_torch.model.source import ModelSource
@@ -35,7 +30,6 @@ class Captured:
 
     files: list[Path]
     bytes: int
-    layers: list[str]
 
 
 def check_folder(path: Path, needed: int) -> None:
@@ -43,17 +37,12 @@ def check_folder(path: Path, needed: int) -> None:
 
     Raises
     ------
-    OutputExistsError
-        If there is something of that name.
-    InputError
-        If the folder that it is to be in is missing.
+    WncoreError
+        As `check_new_folder`.
     WriteError
         If the disk has less room than `needed` bytes.
     """
-    if path.exists() or path.is_symlink():
-        raise OutputExistsError(f"{path} exists already; choose another name, or remove it")
-    if not path.parent.is_dir():
-        raise InputError(f"there is no folder {path.parent} to write {path.name} into; make it first")
+    check_new_folder(path)
     free = shutil.disk_usage(path.parent).free
     if free < needed:
         raise WriteError(
@@ -79,12 +68,12 @@ def capture(
     WncoreError
         As `check_folder`, and if writing fails; then there is no folder.
     """
-    check_folder(output, 0)
+    chosen = set(chosen)
     layers = [layer for layer in source.linears.layers if layer.name in chosen]
     metadata = _metadata(source, layers)
     where: dict[str, str] = {}
     total = 0
-    with _appearing(output) as folder:
+    with new_folder(output) as folder:
         stream, starts = source.start()
         count = len(stream)
         for block in stream.blocks():
@@ -102,7 +91,7 @@ def capture(
         content = {"metadata": {**metadata, "total_size": total}, "weight_map": where}
         (folder / INDEX).write_text(json.dumps(content, indent=1) + "\n")
     files = [output / name for name in [*dict.fromkeys(where.values()), INDEX]]
-    return Captured(files, total, [layer.name for layer in layers])
+    return Captured(files, total)
 
 
 def _write_block(
@@ -114,15 +103,14 @@ def _write_block(
     metadata: dict[str, str],
     starts: list[int],
     tick: Tick,
-) -> dict:
+) -> Shapes:
     counts = count_rows(block, layers)
-    windows = (len(source.windows), source.windows.shape[1])
-    shapes = dict(layout(layers, parts, windows, stored_as(source.folder.dtype), counts))
+    shapes = source.layout(layers, parts, counts)
     if not shapes:
         block.hand_on()
         return {}
     with streamed_tensors(path, shapes, metadata) as writer:
-        collected = Collected(layers, parts, starts, OnDisk(writer, counts, starts, windows[1]))
+        collected = Collected(layers, parts, starts, OnDisk(writer, counts, starts, source.windows.shape[1]))
 
         def meet(read: Read) -> None:
             collected.take(read)
@@ -144,21 +132,3 @@ def _metadata(source: "ModelSource", layers: list[Linear]) -> dict[str, str]:
         "wncore.shared_inputs": json.dumps(shared),
         "wncore.capture": json.dumps({name: described[name] for name in kept}),
     }
-
-
-@contextmanager
-def _appearing(path: Path) -> Generator[Path, None, None]:
-    """Yield a folder that takes the name `path` at the end, and is gone if something fails."""
-    try:
-        with tempfile.TemporaryDirectory(prefix=f".{path.name[:40]}.", suffix=".partial", dir=path.parent) as name:
-            folder = Path(name, "whole")
-            folder.mkdir()
-            yield folder
-            flush_folder(folder)
-            check_folder(path, 0)  # it may have appeared meanwhile
-            folder.rename(path)
-            flush_folder(path.parent)
-    except OSError as error:
-        if isinstance(error, WncoreError):
-            raise
-        raise WriteError(f"{path} could not be written: {error.strerror or error}; nothing was changed") from error

@@ -26,10 +26,6 @@ from wncore_torch.model.windows import Predictions, predict_rolling, predict_win
 
 CELLS = 2**26
 """Logits that are in memory at a time: 256 MiB in float32."""
-SMALL = 48
-"""Bytes a token of the windows themselves: ids, targets, losses, and the sum of those in float64."""
-LIBRARIES = 2**22
-"""Bytes that torch and the allocator take beside what they are asked for, as measured on small models."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +112,7 @@ class Judging:
             after = head.reading | head.held + forecast.logits(self._folder, cells)
             after += forecast.waiting(self._folder, ids.numel(), self._place)
             blocks = forecast.streaming(self._folder, ids.numel(), count, length, self._place)
-            most |= (blocks | after) + Memory(LIBRARIES + SMALL * ids.numel())
+            most |= (blocks | after) + forecast.beside(ids.numel())
         return most
 
 
@@ -142,7 +138,7 @@ def _question(
         windows=len(asked.ids),
         length=asked.ids.shape[1],
         bos=asked.bos,
-        dtype=str(folder.dtype).removeprefix("torch."),
+        dtype=folder.computed_in,
         convention=convention,
     )
     return Question(text, asked, plan)

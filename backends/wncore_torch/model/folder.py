@@ -33,6 +33,11 @@ class Folder:
     device: torch.device
 
     @property
+    def computed_in(self) -> str:
+        """The dtype of the forward, as `FORWARD` calls it."""
+        return str(self.dtype).removeprefix("torch.")
+
+    @property
     def limit(self) -> int | None:
         """The longest sequence that the model was made for, as far as its config says."""
         config = self.model.config.get_text_config()

@@ -19,6 +19,12 @@ WIDE, NARROW = 3, 4
 """What a block holds at once for a token: numbers as wide as its widest matrix, and as the hidden state."""
 
 
+LIBRARIES = 2**22
+"""Bytes that torch and the allocator take beside what they are asked for, as measured on small models."""
+SMALL = 48
+"""Bytes a token of the windows themselves: ids, targets, losses, and the sum of those in float64."""
+
+
 @dataclass(frozen=True)
 class Load:
     """What parameters take while they are read, and as long as they are in memory."""
@@ -84,6 +90,11 @@ def running(folder: Folder, batch: int, length: int) -> Memory:
         numbers = max(numbers, NARROW * config.hidden_size + 2 * config.num_attention_heads * length)
         size = max(size, 4)
     return on_device(folder, batch * length * numbers * size)
+
+
+def beside(tokens: int) -> Memory:
+    """Return what any pass over so many tokens takes beside the model."""
+    return Memory(LIBRARIES + SMALL * tokens)
 
 
 def waiting(folder: Folder, tokens: int, place: torch.device) -> Memory:

@@ -1,6 +1,6 @@
 """What a block's layers read and give, collected while it runs, and held in memory as matrices."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -11,46 +11,27 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wncore.dumps.header import DTYPES
-from wncore.errors import NonFiniteError
-from wncore.layers.arrays import Held
-from wncore.matrix import Matrix, cut_rows
+from wncore.layers.arrays import Held, Resident, not_finite
+from wncore.matrix import Matrix
+from wncore_torch.model.headers import DTYPES as TORCH
 from wncore_torch.model.linears import Linear
 from wncore_torch.model.stream import Read
 
-NAMES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+NAMES = {dtype: name for name, dtype in TORCH.items()}
+"""What safetensors calls each dtype of torch."""
 
 
 @dataclass(eq=False)
-class OnDevice:
+class OnDevice(Resident):
     """A matrix (rows, columns) on a device, where a backend of torch reads it."""
 
     name: str
     values: Tensor
 
     @property
-    def rows(self) -> int:
-        """Their number."""
-        return self.values.shape[0]
-
-    @property
-    def columns(self) -> int:
-        """Their number."""
-        return self.values.shape[1]
-
-    @property
     def dtype(self) -> str:
         """As safetensors calls it."""
         return NAMES[self.values.dtype]
-
-    @property
-    def itemsize(self) -> int:
-        """Bytes of a value."""
-        return self.values.itemsize
-
-    @property
-    def resident(self) -> bool:
-        """Always."""
-        return True
 
     def read(self, rows: slice = slice(None), columns: slice = slice(None)) -> NDArray[Any]:
         """Copy a part to the host."""
@@ -67,25 +48,24 @@ class OnDevice:
             if not keep[rows].all():
                 parts[i] = parts[i][torch.from_numpy(keep[rows]).to(self.values.device)]
         part = parts[0] if len(parts) == 1 else torch.cat(parts)
-        if not self._finite:
-            _check_finite(self.name, part)
+        self._demand_finite(part)
         return to_numpy(part) if part.dtype == torch.float64 else part
 
     def doubles(self, rows: slice) -> Any:
         """Return some rows as float64, on the device, but for those that are float64 already."""
         part = self.values[rows]
-        if not self._finite:
-            _check_finite(self.name, part)
+        self._demand_finite(part)
         return to_numpy(part) if part.dtype == torch.float64 else part.double()
 
     @cached_property
     def _finite(self) -> bool:
-        """Whether all values are, asked once; else each part that is read is looked at."""
+        """Whether all values are, asked once."""
         return _is_finite(self.values)
 
-    def chunks(self, row_bytes: int, budget: int) -> Iterator[slice]:
-        """Cut the rows so that `row_bytes` for each row of a slice stay below `budget`."""
-        return cut_rows(self.rows, row_bytes, budget)
+    def _demand_finite(self, part: Tensor) -> None:
+        """Look at a part if not all values are finite: those that do not count may be anything."""
+        if not (self._finite or _is_finite(part)):
+            raise not_finite(self.name)
 
     def check_finite(self, part: NDArray[Any], keep: NDArray[np.bool_] | None = None) -> None:
         """Raise `NonFiniteError` if a part that was read holds NaN or infinity."""
@@ -95,11 +75,6 @@ class OnDevice:
 def _is_finite(part: Tensor) -> bool:
     """Say whether no value is NaN or infinite, which shows in the extremes: one read."""
     return not part.numel() or bool(torch.stack(part.aminmax()).isfinite().all())
-
-
-def _check_finite(name: str, part: Tensor) -> None:
-    if not _is_finite(part):
-        raise NonFiniteError(f"{name} holds NaN or infinity; compute it in a wider dtype")
 
 
 def to_numpy(values: Tensor) -> NDArray[Any]:
@@ -214,9 +189,9 @@ class Collected:
             return None
         return torch.cat(found).numpy() if found else np.zeros(0, np.int64)
 
-    def norms(self, name: str) -> NDArray[np.float32]:
-        """Return the lengths of a layer's inputs, (n,)."""
-        found = self._norms.get(self.holder[name], ())
+    def norms(self, holder: str) -> NDArray[np.float32]:
+        """Return the lengths of the inputs that a layer holds, (n,)."""
+        found = self._norms.get(holder, ())
         return torch.cat(list(found)).cpu().numpy() if found else np.zeros(0, np.float32)
 
 

@@ -1,7 +1,7 @@
 """The layers of a block that has run, opened one after the other."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
@@ -34,6 +34,8 @@ class Opener:
     memory: int
     tick: Tick
     starved: Fail
+    _sinks: dict[str, int] = field(default_factory=dict)
+    """Of inputs that were read whole, which layers share."""
 
     def open(self, layers: Sequence[Linear]) -> Iterator[Activations]:
         """Open one after the other; an input is held as long as a layer that reads it is to come."""
@@ -67,16 +69,19 @@ class Opener:
 
     def _choose(self, layer: Linear) -> tuple[Tokens, int]:
         """Say which tokens count, and how many are sinks."""
-        norms = self.collected.norms(layer.name)
+        holder = self.collected.holder[layer.name]
         if self.collected.reads_all(layer.name) and not layer.routed and self.skip_norm is None:
-            tokens = _every(self.collected.total, self.length, self.skip_tokens)
-            return self._demand_some(tokens), count_sinks(norms, tokens.keep)[0]
+            tokens = self._demand_some(_every(self.collected.total, self.length, self.skip_tokens))
+            if holder not in self._sinks:
+                self._sinks[holder] = count_sinks(self.collected.norms(holder), tokens.keep)[0]
+            return tokens, self._sinks[holder]
         told = self.collected.tokens(layer.name)
         if told is None and self.skip_tokens:
             raise InputError(
                 f"{layer.name} hides which tokens it reads, so that --skip-tokens cannot be followed; leave the layer "
                 f"out with --exclude"
             )
+        norms = self.collected.norms(holder)
         counting = np.ones(len(norms), bool) if told is None else told % self.length >= self.skip_tokens
         sinks, keep = count_sinks(norms, counting, self.skip_norm)
         sequence = None  # an expert reads one here, one there

@@ -7,6 +7,8 @@ in memory. Then the next block runs.
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import torch
 from torch import Tensor
 
 from wncore.backend import Backend
+from wncore.dumps.stream import Shapes
 from wncore.errors import listed
 from wncore.failures import Fail, forgive
 from wncore.layers.activations import Activations
@@ -29,10 +32,7 @@ from wncore_torch.model.memory import begin_measuring, peak, room
 from wncore_torch.model.opened import Opener
 from wncore_torch.model.recording import Batch
 from wncore_torch.model.stream import Block, Read, Stream
-from wncore_torch.model.written import Spooled, count_rows, layout, size_of, spooled, stored_as
-
-LIBRARIES, SMALL = 2**23, 48
-"""Bytes that torch and the allocator take beside what they are asked for, as measured; and of each token's number."""
+from wncore_torch.model.written import Counts, Spooled, count_rows, layout, size_of, spooled, stored_as
 
 
 @dataclass(eq=False)
@@ -64,7 +64,7 @@ class ModelSource:
 
         `state` is what a verb holds beside them.
         """
-        folder, (count, length) = self.folder, self.windows.shape
+        folder, (count, length), chosen = self.folder, self.windows.shape, set(chosen)
         blocks = forecast.streaming(folder, self.tokens, min(self.batch, count), length, folder.device)
         held = 0 if memory is None else max(self._held(chosen, parts, index) for index in range(self.linears.blocks))
         if memory is not None and folder.device.type == "cpu" and held > memory // 2:
@@ -72,21 +72,24 @@ class ModelSource:
         block = forecast.heaviest_block(folder).held + forecast.waiting(folder, self.tokens, folder.device)
         run = forecast.running(folder, min(self.batch, count), length) | forecast.on_device(folder, state)
         after = block + forecast.on_device(folder, held) + run
-        self.predicted = self.base + (blocks | after) + Memory(LIBRARIES + SMALL * self.tokens)
+        self.predicted = self.base + (blocks | after) + forecast.beside(self.tokens)
         return self.predicted
+
+    def layout(self, layers: Sequence[Linear], parts: Collection[str], counts: Counts | None = None) -> Shapes:
+        """Return the tensors that a dump of some layers has: `wncore_torch.model.written.layout`."""
+        count, length = self.windows.shape
+        return layout(layers, parts, (count, length), stored_as(self.folder.dtype), counts or {})
 
     def _held(self, chosen: Collection[str], parts: Collection[str], index: int) -> int:
         """Return the bytes that a block's chosen layers read and give."""
-        windows, dtype = (len(self.windows), self.windows.shape[1]), stored_as(self.folder.dtype)
-        layers = [layer for layer in self.linears.of_block(index) if layer.name in chosen]
-        return size_of(layout(layers, [part for part in parts if part != "weight"], windows, dtype, {}))
+        return size_of(self.layout([layer for layer in self.linears.of_block(index) if layer.name in chosen], parts))
 
     @property
     def tokens(self) -> int:
         """How many tokens the text has, in all windows."""
         return self.windows.numel()
 
-    @property
+    @cached_property
     def layers(self) -> dict[str, Linear]:
         """The linear layers by name."""
         return {layer.name: layer for layer in self.linears.layers}
@@ -112,22 +115,21 @@ class ModelSource:
             "text": str(self.text),
             "windows": count,
             "length": length,
-            "dtype": str(self.folder.dtype).removeprefix("torch."),
+            "dtype": self.folder.computed_in,
             "batch": self.batch,
             "device": self.device,
             "coverage": self.coverage(chosen),
             "uncovered": list(self.linears.uncovered),
         }
 
-    def notes(self, chosen: Collection[str]) -> list[str]:
+    def notes(self) -> list[str]:
         """Say what is not looked at: parameters that no product was seen with."""
         left = self.linears.uncovered
         return [f"{len(left)} parameters are of no linear layer that runs: {listed(left)}"] if left else []
 
     def coverage(self, chosen: Collection[str]) -> float:
         """Return the share of the blocks' parameters of two or more axes that are weights of the chosen layers."""
-        sizes = [m * d for name, layer in self.layers.items() if name in chosen for m, d in [layer.shape]]
-        return sum(sizes) / max(1, self.linears.parameters)
+        return sum(prod(self.layers[name].shape) for name in chosen) / max(1, self.linears.parameters)
 
     def activations(
         self,
@@ -168,9 +170,7 @@ class ModelSource:
 
     def bytes_captured(self, chosen: Collection[str], parts: Collection[str]) -> int:
         """Return the bytes that `capture` writes; of experts, which read what a router sends, at most."""
-        layers = [layer for layer in self.linears.layers if layer.name in chosen]
-        windows, dtype = (len(self.windows), self.windows.shape[1]), stored_as(self.folder.dtype)
-        return size_of(layout(layers, parts, windows, dtype, {}))
+        return size_of(self.layout([self.layers[name] for name in chosen], parts))
 
     def check_capture(self, output: Path, needed: int) -> None:
         """Raise before the work what `capture` would raise after it: `wncore_torch.model.capture.check_folder`."""
@@ -190,14 +190,12 @@ class ModelSource:
         self, block: Block, layers: Sequence[Linear], parts: Collection[str], memory: int, starts: list[int]
     ) -> Iterator[InMemory | Spooled]:
         """Keep a block's activations on the device if half of it has room, in half of `memory`, or on the disk."""
-        windows, dtype = (len(self.windows), self.windows.shape[1]), stored_as(self.folder.dtype)
-        held = [part for part in parts if part != "weight"]
-        size, free = self._held([layer.name for layer in layers], parts, block.index), room(self.folder.device)
+        size, free = size_of(self.layout(layers, parts)), room(self.folder.device)
         if free is not None and size <= free // 2:
             yield InMemory(self.tokens, self.folder.device)
         elif size <= memory // 2:
             yield InMemory(self.tokens, torch.device("cpu"))
         else:
             counts = count_rows(block, layers)
-            with spooled(layout(layers, held, windows, dtype, counts), counts, starts, windows[1]) as store:
+            with spooled(self.layout(layers, parts, counts), counts, starts, self.windows.shape[1]) as store:
                 yield store

@@ -78,7 +78,7 @@ def inspect(
         if one.agreement:
             echo(f"{printable(one.name)}: {one.agreement}")
         for warning in one.warnings:
-            echo(f"warning: {printable(one.name)}: {warning}")
+            echo(f"warning: {failures.said_of(one.name, warning)}")
     for failure in failed:
         echo(f"error: {failures.told(failure)}")
     for note in [*dump.notes, *idle_patterns(list(dump.layers), layers, exclude)]:

@@ -165,7 +165,6 @@ class TestInspect:
         assert err.startswith("wncore: error: ")
         assert err.count("\n") == 1
 
-
     @pytest.mark.parametrize("counting", [0, 1])
     def test_tokens_that_do_not_count_are_padding(self, run, tmp_path, counting):
         mask = np.arange(200) < counting
@@ -200,7 +199,7 @@ class TestShared:
 
     def lent(self, folder: Path, **more: dict) -> Path:
         layers = {"hold": {"input": X}, "up": {"weight": W}, "gate": {"weight": -W}}
-        return dump(folder / "a.safetensors", layers | more, **{"wncore.shared_inputs": self.SHARED})
+        return dump(folder / "a.safetensors", layers | more, shared_inputs=self.SHARED)
 
     @pytest.mark.parametrize("command", WORK)
     def test_its_layer_is_left_out_with_a_note(self, run, tmp_path, command):

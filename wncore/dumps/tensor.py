@@ -20,6 +20,15 @@ CHUNK = 8 * 2**20
 """Bytes read at a time when only some columns are kept."""
 UNIT = {"F64": 2.0**-53, "F32": 2.0**-24, "F16": 2.0**-11, "BF16": 2.0**-8}
 """Unit roundoff by dtype; bfloat16's is doubled, since some frameworks truncate. Float8 is coarser still."""
+PLACES = {
+    "input": "token {}, channel {}",
+    "output": "token {}, channel {}",
+    "weight": "neuron {}, channel {}",
+    "bias": "neuron {}",
+    "gram": "channels {} and {}",
+    "sparsity": "neuron {}",
+}
+"""What the rows and columns of each part are."""
 NEAR = 2**16
 """Bytes of a row from which it pays to read only the wanted columns."""
 
@@ -48,7 +57,7 @@ class Tensor(OnHost):
     """A matrix (rows, columns) in one file or, piece by piece along its rows, in several."""
 
     part: str
-    """What it is in its layer: "input", "output", "weight", "bias", "gram"; or "mask"."""
+    """What it is in its layer: "input", "output", "weight", "bias", "gram"; or "mask", "scale", "sparsity"."""
     pieces: tuple[tuple[Header, Entry], ...]
 
     @property
@@ -142,15 +151,15 @@ class Tensor(OnHost):
                 first = (rows.start + int(row), int(column))
             count += int(bad.sum())
         place, stored = first or ("?", "?"), self._stored_at(*first) if first else ""  # "?": it was mended meanwhile
-        what, remedy = "row", "replace such values"
+        what, remedy = PLACES.get(self.part, "row {}, column {}").format(*place), "replace such values"
         if self.part in ("input", "output"):
-            what, remedy = "token", "leave such tokens out with tokens.mask"
+            remedy = "leave such tokens out with tokens.mask"
         total = f"its {self.rows * self.columns} values"
         if keep is not None and not keep.all():
             total = f"the {int(keep.sum()) * self.columns} values that count"
         raise NonFiniteError(
             f"{self.name} holds NaN or infinity: {count} of {total}, the first at {stored}"
-            f"{what} {place[0]}, channel {place[1]}; {remedy}, or capture the layer again in a wider dtype"
+            f"{what}; {remedy}, or capture the layer again in a wider dtype"
         )
 
     def _stored_at(self, row: int, column: int) -> str:

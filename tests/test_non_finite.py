@@ -105,6 +105,8 @@ def test_of_a_quantised_weight_the_scale_is_named(run, tmp_path, shape):
     weight = outputs((4, 3)).astype(ml_dtypes.float8_e4m3fn)
     path = write(tmp_path / "a.safetensors", {"l.input": outputs(), "l.weight": weight, "l.weight_scale": scale})
     row, column = [*(size - 1 for size in shape), 0, 0][:2]
-    says = f"l.weight_scale holds NaN or infinity: 1 of its {scale.size} values, the first at row {row}, column {column};"
+    says = (
+        f"l.weight_scale holds NaN or infinity: 1 of its {scale.size} values, the first at row {row}, column {column};"
+    )
     for command in ("score", "prune", "inspect"):
         assert says in refusal(run, command, path)

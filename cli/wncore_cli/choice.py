@@ -50,9 +50,7 @@ def model_behind(dump: Any) -> Path | None:
 
 def capturing(folder: Path) -> str:
     """Say how to come by the activations of a model."""
-    return (
-        f"what its layers read and give is written by: wncore capture {shlex.quote(str(folder))} --text FILE -o DUMP"
-    )
+    return f"what its layers read and give is written by: wncore capture {shlex.quote(str(folder))} --text FILE -o DUMP"
 
 
 def match_layers(
@@ -65,7 +63,8 @@ def match_layers(
     found = [name for name in names if not patterns or name in wanted]
     if not found:
         raise InputError(
-            f"{option} {listed(patterns, most=3)} matches none of the {len(names)} layers: {listed(names)}{_for_models(option, patterns)}"
+            f"{option} {listed(patterns, most=3)} matches none of the {len(names)} layers: {listed(names)}"
+            f"{_for_models(option, patterns)}"
         )
     unwanted = {name for pattern in exclude for name in matching(names, pattern)}
     chosen = [name for name in found if name not in unwanted]

@@ -37,9 +37,10 @@ class OnHost:
     """What matrices have in common that NumPy reads: in files, or in memory."""
 
     read: Callable[..., NDArray[Any]]
+    pick: Callable[..., NDArray[Any]]
     check_finite: Callable[..., None]
 
-    def doubles(self, rows: slice) -> NDArray[np.float64]:
+    def doubles(self, rows: slice | NDArray[np.int64]) -> NDArray[np.float64]:
         """Return some rows as float64.
 
         Raises
@@ -47,7 +48,7 @@ class OnHost:
         NonFiniteError
             If they hold NaN or infinity.
         """
-        part = self.read(rows)
+        part = self.read(rows) if isinstance(rows, slice) else self.pick(rows)
         self.check_finite(part)
         return as_floats(part).astype(np.float64)
 

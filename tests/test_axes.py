@@ -81,6 +81,28 @@ class TestHeads:
         assert only(opened(tmp_path, {"l.input": x, "l.output": y})).input.rows == 24
         assert only(opened(tmp_path, {"l.input": x, "l.output": y[:6]})).input.columns == 20
 
+    def test_so_does_the_weight_of_a_layer_that_shares_it(self, tmp_path):
+        """Without it heads would be channels: 24 tokens of 15."""
+        tensors = {"k.input": Q, "q.weight": RNG.standard_normal((7, C))}
+        layers = opened(tmp_path, tensors, length=H, shared_inputs='{"q": "k"}').layers
+        np.testing.assert_array_equal(layers["q"].input.read(), Q.reshape(B * P * H, C))
+
+    @pytest.mark.parametrize("other", [{"tokens.mask": MASK}, {"q.input": FLAT}, {"q.input": FLAT.reshape(B, P, 15)}])
+    def test_heads_before_positions_are_told_by_the_number_of_tokens(self, tmp_path, other):
+        swapped = np.ascontiguousarray(Q.transpose(0, 2, 1, 3))
+        dump = opened(tmp_path, {"q.output": swapped, "m.output": FLAT} | other)
+        assert "q" not in dump.layers or dump.layers["q"].output is None
+        said = (
+            "q.output is passed over: of its axes (4, 3, 6, 5) the first and the third give the 24 tokens of the layer"
+        )
+        assert any(said in note and "swap the second and the third" in note for note in dump.notes)
+
+    def test_one_channel_alone_is_named(self, tmp_path):
+        (note,) = opened(tmp_path, {"q.output": Q.reshape(B, 90, 1)}).notes
+        assert "the axes (4, 90, 1) are read as (batch, position, channel), 360 tokens of one neuron" in note
+        gate = {"q.output": Q.reshape(B, 90, 1), "q.bias": np.ones(1)}
+        assert opened(tmp_path, gate).notes == ()
+
     def test_a_stated_length_that_is_that_of_the_third_axis_is_a_swap(self, tmp_path):
         path = write(tmp_path / "a.safetensors", {"q.output": np.ascontiguousarray(Q.transpose(0, 2, 1, 3))})
         refused(path, length=P, says=r"q.output has the axes \(4, 3, 6, 5\).* swap the second and the third")
@@ -142,10 +164,34 @@ class TestMasks:
         path = write(tmp_path / "a.safetensors", {"q.output": Q.reshape(B, P, 15), "tokens.mask": MASK[:, 0].copy()})
         refused(path, says="has 4 positions for the 24 tokens of q.output")
 
-    def test_it_answers_for_the_length_that_is_asked_for(self, tmp_path):
-        layer = only(opened(tmp_path, {"q.output": FLAT, "tokens.mask": MASK}))
-        with pytest.raises(InputError, match="give --length, 6 by the axes of the mask"):
-            layer.tokens(1)
+    @pytest.mark.parametrize("shape", [(B * P, 15), (B * P, 1, 15)])
+    def test_it_tells_the_length_of_sequences_that_nothing_else_tells(self, tmp_path, shape):
+        dump = opened(tmp_path, {"q.output": FLAT.reshape(shape), "tokens.mask": np.ones((B, P), bool)})
+        assert positions(only(dump).tokens()) == [0, 6, 12, 18]
+        assert only(dump).tokens(2).count == B * (P - 2)
+        assert dump.notes == (
+            "q.output: the axes (4, 6) of tokens.mask tell how long a sequence is; if that is wrong, --length says it",
+        )
+
+    def test_a_stated_length_that_it_confirms_needs_no_word(self, tmp_path):
+        assert opened(tmp_path, {"q.output": FLAT, "tokens.mask": MASK}, length=P).notes == ()
+
+    @pytest.mark.parametrize("cut", [2, 3])
+    def test_one_that_is_swapped_is_refused_beside_any_pieces(self, tmp_path, cut):
+        """A set of two files, and a mask of its own file for both."""
+        y = Q.reshape(B, P, 15)
+        write(tmp_path / "1.safetensors", {"q.output": y[:cut].copy()})
+        write(tmp_path / "2.safetensors", {"q.output": y[cut:].copy()})
+        write(tmp_path / "3.safetensors", {"tokens.mask": MASK.reshape(P, B)})
+        refused(tmp_path, says=r"q: by the axes \(6, 4\) of tokens.mask a sequence has 4 tokens, and 6 in q.output")
+        write(tmp_path / "3.safetensors", {"tokens.mask": MASK})
+        layer = only(open_dump(tmp_path))
+        assert layer.tokens().keep.tolist() == MASK.ravel().tolist()
+
+    def test_it_must_fit_the_input_where_the_output_is_flat(self, tmp_path):
+        tensors = {"q.input": Q.reshape(B, P, 15), "q.output": FLAT[:, :7].copy(), "tokens.mask": MASK.reshape(P, B)}
+        path = write(tmp_path / "a.safetensors", tensors)
+        refused(path, says=r"q: by the axes \(6, 4\) of tokens.mask a sequence has 4 tokens, and 6 in q.input")
 
 
 class TestLengths:
@@ -215,6 +261,34 @@ class TestLengths:
     def test_input_and_output_must_lay_their_tokens_out_alike(self, tmp_path):
         path = write(tmp_path / "a.safetensors", {"l.input": Q.reshape(B, P, 15), "l.output": FLAT.reshape(P, B, 15)})
         refused(path, says=r"l: by the axes \(4, 6, 15\) of l.input a sequence has 6 tokens, and 4 in l.output")
+
+    def test_so_they_must_in_any_number_of_pieces(self, tmp_path):
+        write(tmp_path / "1.safetensors", {"l.input": Q.reshape(B, P, 15)})
+        for i in range(2):
+            write(tmp_path / f"{2 + i}.safetensors", {"l.output": FLAT.reshape(P, B, 15)[3 * i :][:3].copy()})
+        refused(tmp_path, says=r"l: by the axes \(4, 6, 15\) of l.input a sequence has 6 tokens, and 4 in l.output")
+
+    def test_the_input_tells_the_sequences_of_a_flat_output(self, tmp_path):
+        tensors = {"l.input": Q.reshape(B, P, 15), "l.output": FLAT[:, :7].copy()}
+        dump = opened(tmp_path, tensors)
+        assert positions(only(dump).tokens()) == [0, 6, 12, 18]
+        assert only(dump).tokens(1).count == B * (P - 1)
+        assert "l.output: the axes (4, 6, 15) of l.input tell how long a sequence is" in dump.notes[0]
+        assert positions(only(opened(tmp_path, tensors, length=6)).tokens()) == [0, 6, 12, 18]
+        refused(tmp_path / "a.safetensors", length=8, says="of l.input a sequence has 6 tokens, and 8 in l.output")
+
+    def test_pieces_that_cut_sequences_learn_nothing_of_their_length(self, tmp_path):
+        write(tmp_path / "1.safetensors", {"l.input": Q.reshape(B, P, 15)})
+        write(tmp_path / "2.safetensors", {"l.output": FLAT[:9, :7].copy()})
+        write(tmp_path / "3.safetensors", {"l.output": FLAT[9:, :7].copy()})
+        assert not only(open_dump(tmp_path)).tokens().first.any()
+        write(tmp_path / "2.safetensors", {"l.output": FLAT[:18, :7].copy()})
+        write(tmp_path / "3.safetensors", {"l.output": FLAT[18:, :7].copy()})
+        assert positions(only(open_dump(tmp_path)).tokens()) == [0, 6, 12, 18]
+
+    def test_a_single_row_is_said_to_be_one_sequence(self, tmp_path):
+        (note,) = opened(tmp_path, {"q.output": FLAT[None]}).notes
+        assert note.startswith("q.output: the axes (1, 24, 15) are read as one sequence of 24 tokens; ")
 
     def test_rows_of_different_length_in_several_files(self, tmp_path):
         write(tmp_path / "1.safetensors", {"q.output": FLAT[None, :10].copy()})

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wncore.accumulator import COARSE, STATE, Accumulator
-from wncore.backend import Array
+from wncore.backend import Array, Backend
 from wncore.dumps.orientation import check_orientation
 from wncore.layers.activations import Activations
 from wncore.layers.pieces import Piece, cut, starts_of
@@ -275,7 +275,9 @@ def _weight_statistics(activations: Activations) -> tuple[Float | None, Float | 
         else:  # on a device, and of half or single precision: no square leaves the range
             lengths.append(row_sums(values * values) ** 0.5)
             magnitudes.append(row_sums(abs(values)) / weight.columns)
-    return tuple(
-        np.concatenate([part if isinstance(part, np.ndarray) else activations.backend.to_numpy(part) for part in parts])
-        for parts in (lengths, magnitudes)
-    )
+    return _joined(activations.backend, lengths), _joined(activations.backend, magnitudes)
+
+
+def _joined(backend: Backend, parts: list[Array]) -> Float:
+    """Bring parts to the host, all at the end, and join them."""
+    return np.concatenate([part if isinstance(part, np.ndarray) else backend.to_numpy(part) for part in parts])

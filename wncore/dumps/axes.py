@@ -4,7 +4,7 @@
 other, as a projection puts them out. A weight, a mask or the other tensor of the layer may say that it is otherwise.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from wncore.dumps.header import Entry, Header
@@ -34,12 +34,22 @@ OTHERS = {
 """Axes that the shape does not tell, by a part of the name: of TransformerLens, and of transformers."""
 
 
-def settle_axes(layers: dict[str, Parts], masks: list[Piece], length: int | None) -> list[str]:
-    """Count heads as channels, in place, and take out tensors whose axes cannot be told; return notes on both."""
+def settle_axes(
+    layers: dict[str, Parts], masks: list[Piece], length: int | None, shared: Mapping[str, str] | None = None
+) -> list[str]:
+    """Count heads as channels, in place, and take out tensors whose axes cannot be told; return notes on both.
+
+    `shared` says of layers which other layer holds their input: their weights tell how wide it is, too.
+    """
     notes: list[str] = []
     guessed: list[Entry] = []
+    narrow: list[Entry] = []
     for name, parts in list(layers.items()):
         widths, before = _widths(parts), len(parts)
+        if "input" in parts and "input" not in widths:
+            widths |= _read_by(
+                [layers[reader] for reader, owner in (shared or {}).items() if owner == name and reader in layers]
+            )
         for part in [part for part in ("output", "input") if part in parts]:
             pieces, width = parts[part], widths.get(part)
             first = max((entry for _, entry in pieces), key=lambda entry: len(entry.shape))
@@ -47,8 +57,19 @@ def settle_axes(layers: dict[str, Parts], masks: list[Piece], length: int | None
             if len(first.shape) >= PLAIN and other and width is None:
                 del parts[part]
                 notes.append(f"{first.name} is passed over: its axes are taken for {other}; no neuron's outputs")
+            elif len(first.shape) == PLAIN and first.shape[-1] == 1 and width is None:
+                if _rows(part, parts, masks) is None:
+                    narrow.append(first)
             elif len(first.shape) > PLAIN:
                 rows = None if first.shape[-1] == 1 else _rows(part, parts, masks)
+                if rows is not None and _swapped(pieces, rows):
+                    del parts[part]
+                    notes.append(
+                        f"{first.name} is passed over: of its axes {first.shape} the first and the third give the "
+                        f"{rows} tokens of the layer; swap the second and the third, to store (batch, position, head, "
+                        f"channel)"
+                    )
+                    continue
                 folded = _fold(pieces, width, rows)
                 if folded is None:
                     del parts[part]
@@ -58,7 +79,7 @@ def settle_axes(layers: dict[str, Parts], masks: list[Piece], length: int | None
                     )
                     continue
                 parts[part] = folded
-                if width is None and rows is None and (first.shape[1] != length or first.shape[2] == length):
+                if width is None and rows is None and (first.shape[1] == length) == (first.shape[2] == length):
                     guessed.append(first)
         if before and not parts:
             del layers[name]
@@ -68,7 +89,27 @@ def settle_axes(layers: dict[str, Parts], masks: list[Piece], length: int | None
             f"{several([entry.name for entry in guessed])}: the axes {one.shape} are read as (batch, position, head, "
             f"channel), {one.rows} tokens of {one.columns} neurons; if that is wrong, store (batch, position, channel)"
         )
+    if narrow:
+        one = narrow[0]
+        notes.append(
+            f"{several([entry.name for entry in narrow])}: the axes {one.shape} are read as (batch, position, "
+            f"channel), {one.rows} tokens of one neuron; if that is wrong, store (token, channel)"
+        )
     return notes
+
+
+def _read_by(readers: Sequence[Parts]) -> dict[str, int]:
+    """Return the number of channels of an input, if a layer that reads it has a weight."""
+    known = [parts["weight"][0][1].columns for parts in readers if "weight" in parts]
+    return {"input": known[0]} if known else {}
+
+
+def _swapped(pieces: list[Piece], rows: int) -> bool:
+    """Whether so many tokens are the first and the third of four axes, and no other choice of axes gives as many."""
+    if any(len(entry.shape) != PLAIN + 1 for _, entry in pieces):
+        return False
+    counts = {count: sum(entry.rows for _, entry in _with_channels(pieces, count)) for count in (1, 2)}
+    return rows == sum(entry.shape[0] * entry.shape[2] for _, entry in pieces) and rows not in counts.values()
 
 
 def _fold(pieces: list[Piece], width: int | None, rows: int | None) -> list[Piece] | None:
@@ -116,6 +157,33 @@ def _rows(part: str, parts: Parts, masks: list[Piece]) -> int | None:
 def several(names: Iterable[str]) -> str:
     """Name the first three, each once, and say how many more there are."""
     return listed(list(dict.fromkeys(names)), 3)
+
+
+def overlaps(entries: Sequence[Entry], others: Sequence[Entry]) -> Iterator[tuple[int, int, int]]:
+    """Yield pieces of two tensors that share tokens, by their place: (one, other, tokens of the other before the one).
+
+    Nothing if the tensors differ in their tokens.
+    """
+    if sum(entry.rows for entry in entries) != sum(entry.rows for entry in others):
+        return
+    i = j = before = begun = 0
+    while i < len(entries) and j < len(others):
+        if entries[i].rows and others[j].rows:
+            yield i, j, before - begun
+        if before + entries[i].rows <= begun + others[j].rows:
+            before, i = before + entries[i].rows, i + 1
+        else:
+            begun, j = begun + others[j].rows, j + 1
+
+
+def told_by(entries: Sequence[Entry], others: Sequence[Entry]) -> list[int | None]:
+    """Return the tokens of a sequence in each piece of a tensor as the axes of another tell them: whole sequences."""
+    found: dict[int, set[int | None]] = {}
+    for i, j, before in overlaps(entries, others):
+        sizes = many(others[j])
+        whole = len(sizes) > 1 and before % sizes[-1] == 0 and entries[i].rows % sizes[-1] == 0
+        found.setdefault(i, set()).add(sizes[-1] if whole else None)
+    return [found[i].copy().pop() if len(found.get(i, ())) == 1 else None for i in range(len(entries))]
 
 
 def many(entry: Entry) -> list[int]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from wncore.dumps.axes import settle_axes
 from wncore.dumps.header import read_header
 from wncore.dumps.layer import Layer
-from wncore.dumps.metadata import count_gram_tokens, merge_metadata, share_inputs, stated_length
+from wncore.dumps.metadata import count_gram_tokens, merge_metadata, share_inputs, shared_inputs, stated_length
 from wncore.dumps.orientation import TRANSPOSED, transposed_shape, undecided
 from wncore.dumps.quantised import Scaled, check_activations, dequantise
 from wncore.dumps.recognition import Found, Piece, blame, recognise
@@ -117,7 +117,7 @@ def _layers(found: Found, metadata: dict[str, str], length: int | None) -> dict[
     if stated and length and stated != length:
         raise InputError(f"the dump says that a sequence has {stated} tokens, and you say {length}; leave --length out")
     option, length = length, stated or length
-    found.notes += settle_axes(found.parts, found.masks, length)
+    found.notes += settle_axes(found.parts, found.masks, length, shared_inputs(metadata))
     layers: dict[str, Layer] = {}
     for name, parts in found.parts.items():
         if parts.keys() == {"bias"} and name not in found.faults:  # of a norm, say

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from wncore.dumps.axes import many, sequence_tokens
+from wncore.dumps.axes import sequence_tokens, told_by
 from wncore.dumps.header import Entry, Header
 from wncore.dumps.tensor import Tensor
 from wncore.errors import DumpError, InputError, TooFewTokensError
@@ -86,9 +86,18 @@ class Layer(LinearLayer):
 
     @property
     def lengths(self) -> list[int | None]:
-        """The tokens of a sequence, in each piece of the output, or else of the input; None where it is unknown."""
+        """The tokens of a sequence, in each piece of the output, or else of the input; None where it is unknown.
+
+        What the piece does not tell, nor a stated length, the axes of the input may, or those of the mask.
+        """
         source = self.output or self.input
-        return sequence_tokens([entry for _, entry in source.pieces], self.sequence_length) if source else []
+        entries = source.entries if source is not None else []
+        lengths = sequence_tokens(entries, self.sequence_length)
+        for other in (self.input, self.mask):
+            if None in lengths and other is not None and other is not source:
+                told = told_by(entries, other.entries)
+                lengths = [length or more for length, more in zip(lengths, told, strict=True)]
+        return lengths
 
     def check(self) -> None:
         """Raise if nothing can be computed from the layer.
@@ -152,9 +161,7 @@ class Layer(LinearLayer):
         return np.concatenate(numbers) if numbers else None
 
     def _hint(self) -> str:
-        """Say what the mask, or else the axes of the tokens, tell of the length that is asked for."""
-        if self.mask is not None and len(sizes := many(self.mask.pieces[0][1])) > 1:
-            return f", {sizes[-1]} by the axes of the mask"
+        """Say what the axes of the tokens are, which do not tell the length that is asked for."""
         source = self.output or self.input
         shape = source.pieces[0][1].shape if source is not None else ()
         return f"; its axes are {shape}" if len(shape) > 2 else ""

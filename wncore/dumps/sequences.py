@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from wncore.dumps.axes import many, sequence_tokens, several
+from wncore.dumps.axes import many, overlaps, sequence_tokens, several, told_by
 from wncore.dumps.header import Entry
 from wncore.dumps.layer import Layer
 from wncore.dumps.tensor import Tensor
@@ -29,17 +29,17 @@ def check_sequences(layer: Layer) -> None:
         _demand_alike(layer, layer.input, layer.output)
     if layer.mask is not None and source is not None:
         _demand_alike(layer, layer.mask, source)
+        if layer.input is not None and layer.input is not source:
+            _demand_alike(layer, layer.mask, layer.input)
 
 
 def _demand_alike(layer: Layer, one: Tensor, other: Tensor) -> None:
     """Demand that sequences are of one length where the axes of the first tensor tell it, and anything of the other."""
-    entries = [entry for _, entry in other.pieces]
-    lengths = sequence_tokens(entries, layer.sequence_length)
-    if len(one.pieces) != len(entries):
-        return
-    for (_, a), b, length in zip(one.pieces, entries, lengths, strict=True):
+    lengths = sequence_tokens(other.entries, layer.sequence_length)
+    for i, j, _ in overlaps(one.entries, other.entries):
+        a, b, length = one.entries[i], other.entries[j], lengths[j]
         length = length or (many(b)[-1] if len(many(b)) > 1 else None)
-        if length and len(many(a)) > 1 and many(a)[-1] != length and a.rows == b.rows:
+        if length and len(many(a)) > 1 and many(a)[-1] != length:
             raise DumpError(
                 f"{layer.name}: by the axes {a.shape} of {one.name} a sequence has {many(a)[-1]} tokens, and {length} "
                 f"in {b.name} {b.shape}; swap axes of one of them, or give the right --length"
@@ -54,29 +54,38 @@ def check_effect(layers: Iterable[Layer], option: int | None, stated: int | None
     InputError
         If the length was given as an option, and no layer has tokens.
     """
-    sources = [source for layer in layers if (source := layer.output or layer.input) is not None]
-    if sources:
-        return _layout_notes(sources, option or stated, "--length" if option else "wncore.sequence_length")
+    read = [layer for layer in layers if layer.output or layer.input]
+    if read:
+        return _layout_notes(read, option or stated, "--length" if option else "wncore.sequence_length")
     if option:
         raise InputError(f"--length {option} has no effect: no layer has inputs or outputs; leave it out")
     idle = [name for name, there in (("wncore.sequence_length", stated), ("tokens.mask", masked)) if there]
     return [f"{' and '.join(idle)}: without effect, since no layer has inputs or outputs"] if idle else []
 
 
-def _layout_notes(sources: Sequence[Tensor], stated: int | None, named: str) -> list[str]:
+def _layout_notes(layers: Sequence[Layer], stated: int | None, named: str) -> list[str]:
     notes: list[str] = []
     overruled: list[Entry] = []
     broken: list[Entry] = []
     unknown: list[Entry] = []
-    for source in sources:
-        entries = [entry for _, entry in source.pieces]
-        for entry, length in zip(entries, sequence_tokens(entries, stated), strict=True):
+    single: list[Entry] = []
+    elsewhere: dict[tuple[str, tuple[int, ...]], list[Entry]] = {}
+    for layer in layers:
+        source = layer.output or layer.input
+        assert source is not None  # the layers have tokens
+        own = sequence_tokens(source.entries, stated)
+        for entry, mine, length in zip(source.entries, own, layer.lengths, strict=True):
             if stated and length != stated:
                 overruled.append(entry)
             elif stated and entry.rows % stated:
                 broken.append(entry)
+            elif length and not mine:
+                teller = _teller(layer, source)
+                elsewhere.setdefault((teller.name, teller.entries[0].shape), []).append(entry)
             elif not length and len(entry.leading) > 1:
                 unknown.append(entry)
+            elif length == entry.rows > 1 and not stated and len(source.entries) == 1 and entry.leading[:1] == (1,):
+                single.append(entry)
     if overruled:
         notes.append(
             f"{several([entry.name for entry in overruled])}: {named} {stated} has no effect, by the axes "
@@ -88,9 +97,25 @@ def _layout_notes(sources: Sequence[Tensor], stated: int | None, named: str) -> 
             f"{several([entry.name for entry in broken])}: {rows} tokens are no whole number of sequences of {stated}, "
             f"the length that {named} says; the last has {rows % stated}"
         )
+    for (teller, shape), entries in elsewhere.items():
+        notes.append(
+            f"{several([entry.name for entry in entries])}: the axes {shape} of {teller} tell how long a sequence is; "
+            f"if that is wrong, --length says it"
+        )
+    if single:
+        notes.append(
+            f"{several([entry.name for entry in single])}: the axes {single[0].shape} are read as one sequence of "
+            f"{single[0].rows} tokens; if it holds several, --length says how long they are"
+        )
     if unknown:
         notes.append(
             f"{several([entry.name for entry in unknown])}: the axes {unknown[0].shape} do not tell how long a "
             f"sequence is; --length says it"
         )
     return notes
+
+
+def _teller(layer: Layer, source: Tensor) -> Tensor:
+    """Return the tensor whose axes tell the sequences of one that does not."""
+    others = [other for other in (layer.input, layer.mask) if other is not None and other is not source]
+    return next(other for other in others if any(told_by(source.entries, other.entries)))

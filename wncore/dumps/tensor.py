@@ -67,6 +67,11 @@ class Tensor(OnHost):
         return self.pieces[0][1].name
 
     @property
+    def entries(self) -> list[Entry]:
+        """Its pieces, without their files."""
+        return [entry for _, entry in self.pieces]
+
+    @property
     def rows(self) -> int:
         """Their number in all pieces."""
         return sum(entry.rows for _, entry in self.pieces)

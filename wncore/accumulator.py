@@ -92,9 +92,9 @@ class Accumulator:
         later = found
         if first is not None and self.first_tokens <= self.tokens - 2:
             later = self._bounds(whole - first)[0]
-        low, later, powers = map(to_numpy, (found, later, whole.powers))  # all was asked for before the first arrives
-        without = [one for stack in others for one in to_numpy(stack)]
-        error = spread_without(without) if without else np.full(len(low), np.nan)
+        without = [one for stack in others for one in stack]
+        error = spread_without(without) if without else found * np.nan
+        low, later, error, powers = map(to_numpy, (found, later, error, whole.powers))  # all was asked for by now
         three = to_numpy(whole.edges[:, :: COARSE // 2])  # the first edge, the middle one and the last
         moments = moments_of(three, np.full(len(low), self.tokens), powers)
         return {

@@ -73,19 +73,21 @@ def _layout_notes(layers: Sequence[Layer], stated: int | None, named: str) -> li
     for layer in layers:
         source = layer.output or layer.input
         assert source is not None  # the layers have tokens
-        own = sequence_tokens(source.entries, stated)
-        for entry, mine, length in zip(source.entries, own, layer.lengths, strict=True):
+        own, lengths, told = sequence_tokens(source.entries, stated), layer.lengths, list[Entry]()
+        for entry, mine, length in zip(source.entries, own, lengths, strict=True):
             if stated and length != stated:
                 overruled.append(entry)
             elif stated and entry.rows % stated:
                 broken.append(entry)
             elif length and not mine:
-                teller = _teller(layer, source)
-                elsewhere.setdefault((teller.name, teller.entries[0].shape), []).append(entry)
+                told.append(entry)
             elif not length and len(entry.leading) > 1:
                 unknown.append(entry)
             elif length == entry.rows > 1 and not stated and len(source.entries) == 1 and entry.leading[:1] == (1,):
                 single.append(entry)
+        if told:
+            teller = _teller(layer, source)
+            elsewhere.setdefault((teller.name, teller.entries[0].shape), []).extend(told)
     if overruled:
         notes.append(
             f"{several([entry.name for entry in overruled])}: {named} {stated} has no effect, by the axes "

@@ -62,6 +62,36 @@ def test_no_holdout_uses_every_token(tmp_path, backend):
     np.testing.assert_allclose(found.gram, x.T @ x, rtol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("length", "holdout", "seen"),
+    [
+        (10, 0.1, 90),  # the last of ten sequences
+        (10, 0.16, 80),  # 84 asked for, 80 is nearer than 90
+        (30, 0.1, 90),  # of 30, 30, 30 and 10
+        (20, 0.1, 80),  # 80 and the end are as near: a whole sequence
+        (60, 0.1, 90),  # the end is nearer than 60: no sequence is as small as what was asked for
+        (100, 0.1, 90),  # there is only one
+        (None, 0.25, 75),  # nobody knows of sequences
+        (50, 0.0, 100),
+    ],
+)
+def test_whole_sequences_are_held_out(tmp_path, backend, length, holdout, seen):
+    x = inputs(100)
+    layer = layer_of(tmp_path, {"input": x}, **({"sequence_length": length} if length else {}))
+    found = calibrate(open_layer(layer, backend, holdout=holdout))
+    assert (found.tokens, found.holdout_tokens) == (seen, 100 - seen)
+    np.testing.assert_allclose(found.gram, x[:seen].T @ x[:seen], rtol=1e-12)
+
+
+def test_a_channel_whose_squares_vanish_is_not_called_dead(tmp_path, backend):
+    x = inputs(40)
+    x[:, 3] = 0
+    assert calibrate(open_layer(layer_of(tmp_path, {"input": x}), backend)).gram[3, 3] == 0
+    x[17, 3] = 1e-200
+    with pytest.raises(InputError, match="squares of its inputs vanish"):
+        calibrate(open_layer(layer_of(tmp_path / "b", {"input": x}), backend))
+
+
 def test_a_holdout_keeps_at_least_one_token(tmp_path, backend):
     assert calibrate(open_layer(layer_of(tmp_path, {"input": inputs(4)}), backend)).holdout_tokens == 1
     with pytest.raises(InputError, match=r"has 3 tokens; with --holdout 0\.9 fewer than 2 are left"):

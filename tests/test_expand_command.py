@@ -14,7 +14,7 @@ import wncore
 from wncore.dumps import write_dump
 from wncore.experts.experts import Experts
 
-TOKENS, SEEN, D = 400, 360, 24
+TOKENS, SEEN, D = 400, 350, 24  # of 8 sequences the last is held out
 SIZES = {"a.gate": 12, "a.up": 16}
 QUICK = ("--no-wasserstein", "--restarts", 2)
 
@@ -235,7 +235,7 @@ def test_controls_are_reported_but_not_written(run, acts, tmp_path):
     assert len(load_file(out)["a.up.experts"]) == 4
     assert stored_document(out)["layers"][1]["zeros"] == ours["zeros"]
     assert random["clusters"]["components"] is None
-    assert random["tokens_per_expert"] == [90] * 4
+    assert random["tokens_per_expert"] == [88, 88, 87, 87]
     assert 0 <= stored["stored_weights"] - ours["stored_weights"] / 4 < 4
     assert stored["pattern"] == "0.9"
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wncore.errors import InputError, NonFiniteError
-from wncore.layers.activations import Activations
+from wncore.layers.activations import CHUNK, Activations
 from wncore.layers.pieces import LEAST, TreeSum, add_arrays, cut, step_of
 from wncore.normal import Float
 
@@ -43,14 +43,13 @@ def sum_clusters(activations: Activations, labels: NDArray[np.int64] | None = No
     tokens, backend, judged_from = activations.tokens, activations.backend, activations.calibration
     labels = np.zeros(tokens.count, np.int64) if labels is None else labels
     d, dtype = activations.input.columns, activations.dtype
-    halves, largest = (TreeSum(add_arrays), TreeSum(add_arrays)), np.zeros(d)
+    halves = TreeSum(add_arrays), TreeSum(add_arrays)
     with np.errstate(over="ignore", invalid="ignore"):
         for piece in cut(tokens, LEAST):
             sums: list[tuple | None] = [None, None]
             done = piece.tokens.start
             for rows in piece.steps(step_of(d, np.dtype(dtype).itemsize)):
-                x = activations.read_input(rows)
-                largest = np.maximum(largest, np.maximum(x.max(axis=0, initial=0), -x.min(axis=0, initial=0)))
+                x = activations.input.floats([rows], tokens.keep)  # what is on a device stays there
                 edges = [done, min(max(done, judged_from), done + len(x)), done + len(x)]
                 for half, (low, high) in enumerate(pairwise(edges)):
                     if low < high:
@@ -72,6 +71,17 @@ def sum_clusters(activations: Activations, labels: NDArray[np.int64] | None = No
     squares = np.einsum("kii->i", grams) + (0 if judged is None else np.einsum("kii->i", judged))
     if not (np.isfinite(grams).all() and (judged is None or np.isfinite(judged).all())):
         raise NonFiniteError(f"{activations.name}: the squares of its inputs overflow {dtype}; scale the input down")
-    if np.any((squares == 0) & (largest > 0)):
+    if not _are_zero(activations, np.flatnonzero(squares == 0)):
         raise InputError(f"{activations.name}: the squares of its inputs vanish in {dtype}; scale the input up")
     return ClusterSums(grams, totals, counts, judged, judged_counts)
+
+
+def _are_zero(activations: Activations, channels: NDArray[np.int64]) -> bool:
+    """Whether some channels are zero on every token that counts, and not merely small: read once more, if there are."""
+    if not len(channels):
+        return True
+    source = activations.input
+    for rows in source.chunks(source.columns * source.itemsize, CHUNK):
+        if np.any(activations.read_input(rows)[:, channels]):
+            return False
+    return True

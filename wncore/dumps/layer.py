@@ -1,6 +1,7 @@
 """One linear layer of a dump: its tensors, and which of its tokens count."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,11 @@ class Tokens:
     def all_kept(self) -> bool:
         """Whether every row counts."""
         return len(self.sequence) == len(self.keep)
+
+    @cached_property
+    def starts(self) -> NDArray[np.int64]:
+        """The tokens, counted among those that count, at which a sequence begins, but for the first of all."""
+        return np.flatnonzero(np.diff(self.sequence)) + 1
 
     def same_as(self, other: "Tokens") -> bool:
         """Whether the same rows count, in the same sequences."""

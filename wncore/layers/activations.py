@@ -86,7 +86,8 @@ class Activations:
     def calibration(self) -> int:
         """How many of the tokens pruning sees: the first ones; the last share `holdout` only judges, at least one.
 
-        The last tokens, not random ones: neighbours in a text are alike, and would tell what they were asked.
+        The last tokens, not random ones: neighbours in a text are alike, and would tell what they were asked. The cut
+        lies where a sequence begins, unless it is nearer to the end of all tokens than to any such place.
 
         Raises
         ------
@@ -99,6 +100,7 @@ class Activations:
             raise InputError(f"the share of tokens to hold out lies in [0, 1); got {self.holdout}")
         tokens = self.tokens.count
         first = tokens - (round(self.holdout * tokens) or int(self.holdout > 0))
+        first = _nearest(self.tokens.starts, first, tokens - first)
         if first < 2:
             raise TooFewTokensError(
                 f"{self.name} has {tokens} tokens; with --holdout {self.holdout:g} fewer than 2 are left to calibrate "
@@ -157,6 +159,12 @@ class Activations:
         if self.layer.input is None or self.layer.input is not other.layer.input:
             return False
         return self.tokens is other.tokens or bool(np.array_equal(self.tokens.keep, other.tokens.keep))
+
+
+def _nearest(places: NDArray[np.int64], place: int, reach: int) -> int:
+    """Return that of some rising places which is nearest to one, the lower of two; itself if none is within `reach`."""
+    found = int(places[np.argmin(np.abs(places - place))]) if len(places) else place
+    return found if found >= 2 and abs(found - place) <= reach else place
 
 
 def open_layer(

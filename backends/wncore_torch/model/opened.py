@@ -61,7 +61,7 @@ class Opener:
             layer.name,
             input=x,
             output=y,
-            weight=matrix(f"{layer.name}.weight", self.block.weight(layer)),
+            weight=matrix(f"{layer.name}.weight", self.block.stored_weight(layer)),
             bias=None if bias is None else matrix(f"{layer.name}.bias", bias[:, None]),
         )
         reading = {"skipped": self.skip_tokens, "memory": self.memory, "tick": self.tick, "sinks": sinks}

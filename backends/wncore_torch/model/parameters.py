@@ -50,6 +50,12 @@ def read_parameters(folder: Folder, names: Iterable[str]) -> dict[str, Tensor]:
     return {name: values[name] for name in wanted}
 
 
+def read_stored(folder: Folder, name: str) -> Tensor:
+    """Read one parameter to the folder's device, converted, in the dtype that it has in the file."""
+    with Reader(folder.stored, folder.device) as read:
+        return convert(folder.sources[name], read, folder.model)[name]
+
+
 @contextmanager
 def loaded(folder: Folder, names: Iterable[str], values: dict[str, Tensor] | None = None) -> Iterator[None]:
     """Have these parameters in memory within the `with`, and on meta after it, however it ends.

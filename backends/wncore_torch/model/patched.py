@@ -5,7 +5,7 @@ fail after hours. Here every file is copied, and the bytes of a tensor are writt
 """
 
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -16,7 +16,7 @@ from torch import Tensor
 from wncore.errors import InputError
 from wncore_torch.model.folder import Folder
 from wncore_torch.model.linears import Linear
-from wncore_torch.model.names import unconvert
+from wncore_torch.model.names import Source, unconvert
 from wncore_torch.model.parameters import file_dtype
 
 
@@ -25,25 +25,35 @@ class Change:
     """A tensor of the file that was written."""
 
     tensor: str
-    layer: str
+    layers: tuple[str, ...]
+    """whose weights are in it, and were written"""
     zeros: int
-    """How many of its numbers are zero now."""
+    """how many of them are zero now"""
     digest: str
-    """SHA-256 of its bytes"""
+    """SHA-256 of the tensor's bytes"""
 
 
-class Patch:
-    """Weights on their way into a copy of a folder: `folder` is copied to `copy`, a folder that is empty.
+def check_way_back(folder: Folder, layers: Collection[Linear]) -> None:
+    """Raise unless the weights of layers can be written into a copy of the folder; opens no file.
 
     Raises
     ------
     InputError
-        If a layer's weights cannot be turned back into tensors of the file: before anything is copied.
+        If a layer's weights cannot be turned back into tensors of the file, or are those of another layer, too.
     """
+    for source, own in _by_source(folder, layers):
+        tie = next((tie for tie in folder.ties if own[0].parameter in tie), None)
+        if tie is not None:
+            raise InputError(f"{own[0].name} is one with {', '.join(tie)}; leave it out with --exclude {own[0].name}")
+        if source.converter is not None:
+            _back(folder, source, own, dict.fromkeys(own))
 
-    def __init__(self, folder: Folder, layers: Iterable[Linear], copy: Path) -> None:
+
+class Patch:
+    """Weights on their way into a copy of a folder: `folder` is copied to `copy`, a folder that is empty."""
+
+    def __init__(self, folder: Folder, copy: Path) -> None:
         self._folder, self._copy = folder, copy
-        self.tensors = {layer.name: list(marked(folder, layer)) for layer in layers}
         self.changes: list[Change] = []
         for entry in sorted(folder.path.iterdir()):
             if entry.is_dir():
@@ -51,52 +61,68 @@ class Patch:
             else:
                 shutil.copyfile(entry, copy / entry.name)  # what a link of the hub's cache points to, not the link
 
-    def write(self, layer: Linear, values: Mapping[str, Tensor]) -> None:
-        """Write the weights of one layer; `values` are all parameters that are made together with its own.
+    def write(self, weights: Mapping[Linear, Tensor]) -> None:
+        """Write the weights (m, d) of some layers, in the dtype of the file; each layer may be written once.
 
-        They are rounded to the dtype of the file. Of a tensor that holds other layers' weights, too, those stay.
+        Of a tensor that holds other layers' weights, too, those stay as they are.
+
+        Raises
+        ------
+        InputError
+            As `check_way_back`.
         """
-        source = self._folder.sources[layer.parameter]
-        whole = {name: values[name].to(file_dtype(self._folder, name)) for name in source.parameters}
-        made, marks = unconvert(self._folder.model, source, whole), marked(self._folder, layer)
-        for tensor in self.tensors[layer.name]:
-            stored = self._folder.stored[tensor]
-            value, own = made[tensor].to(stored.dtype).cpu().contiguous(), marks[tensor]
-            with (self._copy / stored.file.name).open("r+b") as file:
-                if not bool(own.all()):
-                    file.seek(stored.begin)
-                    there = bytearray(file.read(stored.end - stored.begin))
-                    value = torch.where(own, value, torch.frombuffer(there, dtype=stored.dtype).reshape(stored.shape))
-                data = value.flatten().view(torch.uint8).numpy().tobytes()
+        for source, layers in _by_source(self._folder, weights):
+            for tensor, (value, own) in _back(self._folder, source, layers, weights).items():
+                self._write(tensor, value, own, layers)
+
+    def _write(self, tensor: str, value: Tensor, own: Tensor, layers: Collection[Linear]) -> None:
+        stored = self._folder.stored[tensor]
+        with (self._copy / stored.file.name).open("r+b") as file:
+            if not bool(own.all()):
                 file.seek(stored.begin)
-                file.write(data)
-            zeros = int(((value == 0) & own).sum())
-            self.changes.append(Change(tensor, layer.name, zeros, sha256(data).hexdigest()))
+                there = torch.frombuffer(bytearray(file.read(stored.end - stored.begin)), dtype=stored.dtype)
+                value = torch.where(own, value, there.reshape(stored.shape))
+            data = value.contiguous().flatten().view(torch.uint8).numpy().data
+            file.seek(stored.begin)
+            file.write(data)
+        zeros, names = int(((value == 0) & own).sum()), tuple(layer.name for layer in layers)
+        self.changes.append(Change(tensor, names, zeros, sha256(data).hexdigest()))
 
 
-def marked(folder: Folder, layer: Linear) -> dict[str, Tensor]:
-    """Return which numbers of the file are a layer's weights: bool tensors, by the names of the file.
+def _by_source(folder: Folder, layers: Collection[Linear]) -> Iterator[tuple[Source, list[Linear]]]:
+    """Yield what parameters are made of, each with the layers whose weights it makes."""
+    found: dict[int, list[Linear]] = {}
+    for layer in layers:
+        found.setdefault(id(folder.sources[layer.parameter]), []).append(layer)
+    for own in found.values():
+        yield folder.sources[own[0].parameter], own
 
-    Found by sending marks through the way back: the layer's weights are True, all others False.
 
-    Raises
-    ------
-    InputError
-        If the way back is not known, or leads elsewhere.
+def _back(
+    folder: Folder, source: Source, layers: list[Linear], weights: Mapping[Linear, Tensor | None]
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Turn weights back into tensors of the file: by their names there, each with which of its numbers are weights.
+
+    Which they are is found by sending marks the same way. Without weights their place is all that is looked for.
     """
-    source = folder.sources[layer.parameter]
-    marks = {name: torch.zeros(folder.model.get_parameter(name).shape, dtype=torch.bool) for name in source.parameters}
-    layer.weight_of(marks[layer.parameter])[:] = True
+    shapes = {name: folder.model.get_parameter(name).shape for name in source.parameters}
+    values = {name: torch.zeros(shape, dtype=file_dtype(folder, name)) for name, shape in shapes.items()}
+    marks = {name: torch.zeros(shape, dtype=torch.bool) for name, shape in shapes.items()}
+    for layer in layers:
+        layer.weight_of(marks[layer.parameter])[:] = True
+        weight = weights[layer]
+        if weight is not None:
+            layer.weight_of(values[layer.parameter])[:] = weight.to(values[layer.parameter].dtype).cpu()
     try:
-        back = unconvert(folder.model, source, marks)
+        back = {name: mark for name, mark in unconvert(folder.model, source, marks).items() if bool(mark.any())}
+        made = unconvert(folder.model, source, values)
     except Exception as error:  # a converter is code of transformers, and may fail in any way
-        raise _no_way_back(folder, layer, str(error)) from error
-    found = {name: mark for name, mark in back.items() if bool(mark.any())}
-    if sum(int(mark.sum()) for mark in found.values()) != layer.shape[0] * layer.shape[1]:
-        raise _no_way_back(folder, layer, "some of its weights are in no tensor")
-    if odd := [name for name, mark in found.items() if mark.shape != folder.stored[name].shape]:
-        raise _no_way_back(folder, layer, f"{odd[0]} would have the shape {tuple(found[odd[0]].shape)}")
-    return found
+        raise _no_way_back(folder, layers[0], str(error)) from error
+    if sum(int(mark.sum()) for mark in back.values()) != sum(layer.shape[0] * layer.shape[1] for layer in layers):
+        raise _no_way_back(folder, layers[0], "some of its weights are in no tensor")
+    if odd := [name for name, mark in back.items() if mark.shape != folder.stored[name].shape]:
+        raise _no_way_back(folder, layers[0], f"{odd[0]} would have the shape {tuple(back[odd[0]].shape)}")
+    return {name: (made[name].to(folder.stored[name].dtype), mark) for name, mark in back.items()}
 
 
 def _no_way_back(folder: Folder, layer: Linear, reason: str) -> InputError:

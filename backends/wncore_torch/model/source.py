@@ -32,7 +32,7 @@ from wncore_torch.model.memory import begin_measuring, peak, room
 from wncore_torch.model.opened import Opener
 from wncore_torch.model.recording import Batch
 from wncore_torch.model.stream import Block, Read, Stream
-from wncore_torch.model.written import Counts, Spooled, count_rows, layout, size_of, spooled, stored_as
+from wncore_torch.model.written import Counts, Spooled, count_rows, layout, size_of, spooled
 
 
 @dataclass(eq=False)
@@ -78,7 +78,7 @@ class ModelSource:
     def layout(self, layers: Sequence[Linear], parts: Collection[str], counts: Counts | None = None) -> Shapes:
         """Return the tensors that a dump of some layers has: `wncore_torch.model.written.layout`."""
         count, length = self.windows.shape
-        return layout(layers, parts, (count, length), stored_as(self.folder.dtype), counts or {})
+        return layout(self.folder, layers, parts, (count, length), counts or {})
 
     def _held(self, chosen: Collection[str], parts: Collection[str], index: int) -> int:
         """Return the bytes that a block's chosen layers read and give."""

@@ -22,7 +22,7 @@ from wncore.errors import InputError
 from wncore_torch.model.blocks import find_blocks, surroundings_loaded
 from wncore_torch.model.folder import Folder
 from wncore_torch.model.linears import Linear, Linears, name_of
-from wncore_torch.model.parameters import loaded, names_below, reading_ahead
+from wncore_torch.model.parameters import file_dtype, loaded, names_below, read_stored, reading_ahead
 from wncore_torch.model.positions import Positions
 from wncore_torch.model.products import Product, Watch, parameters_of
 from wncore_torch.model.recording import Batch, Form, Recorded, call_block, forward, record, replaced
@@ -125,6 +125,14 @@ class Block:
     def weight(self, layer: Linear) -> Tensor:
         """Return a layer's weight (m, d), a view of what the block runs with."""
         return layer.weight_of(self._stream.folder.model.get_parameter(layer.parameter))
+
+    def stored_weight(self, layer: Linear) -> Tensor:
+        """Return a layer's weight (m, d) as the file has it; read again, if the forward's dtype does not hold it."""
+        folder, own = self._stream.folder, self.weight(layer)
+        dtype = file_dtype(folder, layer.parameter)
+        if own.dtype == dtype or own.itemsize > dtype.itemsize:
+            return own.to(dtype)
+        return layer.weight_of(read_stored(folder, layer.parameter))
 
     def bias(self, layer: Linear) -> Tensor | None:
         """Return a layer's bias (m,), or None if it has none."""

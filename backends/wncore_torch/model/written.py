@@ -15,8 +15,10 @@ from wncore.dumps.stream import Shapes, TensorWriter, streamed_tensors
 from wncore.dumps.tensor import Tensor as Stored
 from wncore.errors import InputError
 from wncore.matrix import Matrix
+from wncore_torch.model.folder import Folder
 from wncore_torch.model.held import NAMES, holders, to_numpy
 from wncore_torch.model.linears import Linear
+from wncore_torch.model.parameters import file_dtype
 from wncore_torch.model.stream import Block
 
 Counts = Mapping[str, int]
@@ -24,14 +26,15 @@ Counts = Mapping[str, int]
 
 
 def layout(
-    layers: Sequence[Linear], parts: Collection[str], windows: tuple[int, int], dtype: DTypeLike, counts: Counts
+    folder: Folder, layers: Sequence[Linear], parts: Collection[str], windows: tuple[int, int], counts: Counts
 ) -> Shapes:
     """Return the tensors of a block: inputs and outputs (w, l, c), those of experts (n, c); weights and biases.
 
-    Of layers that share an input the first has it; one without tokens has nothing.
+    They have the dtype of the forward, but weights that of the file. Of layers that share an input the first has it;
+    one without tokens has nothing.
     """
     shapes: dict[str, tuple[DTypeLike, Sequence[int]]] = {}
-    holder = holders(layers)
+    holder, dtype = holders(layers), stored_as(folder.dtype)
     for layer in layers:
         m, d = layer.shape
         rows = (counts[layer.name],) if layer.name in counts else windows
@@ -42,7 +45,7 @@ def layout(
         if "output" in parts:
             shapes[f"{layer.name}.output"] = dtype, (*rows, m)
         if "weight" in parts:
-            shapes[f"{layer.name}.weight"] = dtype, (m, d)
+            shapes[f"{layer.name}.weight"] = stored_as(file_dtype(folder, layer.parameter)), (m, d)
             if layer.bias is not None:
                 shapes[f"{layer.name}.bias"] = dtype, (m,)
     return shapes
@@ -110,10 +113,10 @@ def spooled(shapes: Shapes, counts: Counts, starts: Sequence[int], length: int) 
 
 
 def write_weights(writer: TensorWriter, block: Block, layers: Sequence[Linear], shapes: Shapes) -> None:
-    """Write weights and biases as the block runs with them."""
+    """Write weights as the file has them, and biases as the block runs with them."""
     for layer in layers:
         if f"{layer.name}.weight" in shapes:
-            writer.write(f"{layer.name}.weight", 0, to_numpy(block.weight(layer)))
+            writer.write(f"{layer.name}.weight", 0, to_numpy(block.stored_weight(layer)))
         bias = block.bias(layer)
         if f"{layer.name}.bias" in shapes and bias is not None:
             writer.write(f"{layer.name}.bias", 0, to_numpy(bias))

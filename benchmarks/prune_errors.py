@@ -71,10 +71,9 @@ def real_table(backend):
     print("\nSmolLM2-135M: error on the calibration tokens, and held out\n")
     print("| layer | method |", " | ".join(f"{p} | held out" for p in patterns), "|\n|---|---|" + "---|" * 6)
     for name, settings in METHODS.items():
-        spec = PruneSpec(patterns, **settings)
-        for layer, found in zip(
-            layers, prune_layers(open_layers(layers, backend), [spec] * len(layers), wasserstein=False), strict=True
-        ):
+        specs = {layer.name: PruneSpec(patterns, **settings) for layer in layers}
+        pruned = prune_layers(open_layers(layers, backend), specs, wasserstein=False)
+        for layer, found in zip(layers, pruned, strict=True):
             errors = [error for one in found for error in (one.relative_error, one.relative_error_holdout)]
             row(f"{layer.name.removeprefix('model.')} | {name}", errors)
 

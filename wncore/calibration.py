@@ -1,9 +1,11 @@
 """What pruning knows of a layer's inputs: their Gram matrix, and that of tokens kept back to judge the result."""
 
 from dataclasses import dataclass
+from weakref import ReferenceType, ref
 
 import numpy as np
 
+from wncore.dumps.layer import Tokens
 from wncore.dumps.tensor import UNIT
 from wncore.errors import InputError
 from wncore.layers.activations import Activations
@@ -64,6 +66,28 @@ def calibrate(activations: Activations) -> Calibration:
     return Calibration(
         sums.grams[0], int(sums.tokens[0]), kept_back, int(sums.holdout_tokens[0]), eigenvalues(sums.grams[0])
     )
+
+
+class Calibrator:
+    """Calibrates layer after layer: those that follow each other and read the same share what is found.
+
+    Of an input nothing is held for it, so that a large one is gone before the next is there.
+    """
+
+    def __init__(self) -> None:
+        self._recent: list[tuple[ReferenceType[Matrix], Tokens, Calibration]] = []
+
+    def of(self, activations: Activations) -> Calibration:
+        """Calibrate a layer, or find what was found of its input; errors are those of `calibrate`."""
+        source = activations.layer.input
+        if source is None:
+            return calibrate(activations)
+        for known, tokens, calibration in self._recent:
+            if known() is source and activations.counts(tokens):
+                return calibration
+        found = calibrate(activations)
+        self._recent = [(ref(source), activations.tokens, found), *self._recent][:2]
+        return found
 
 
 def read_gram(tensor: Matrix) -> Float:

@@ -1,12 +1,12 @@
 """Prune a layer of a dump, and say what it cost: on the tokens that pruning saw, and on those it did not."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wncore.calibration import Calibration, calibrate
+from wncore.calibration import Calibration, Calibrator, calibrate
 from wncore.dumps.header import DTYPES
 from wncore.dumps.orientation import check_orientation
 from wncore.dumps.tensor import computed_in, is_finite
@@ -81,24 +81,22 @@ class LayerPruning:
 
 def prune_layers(
     opened: Iterable[Activations],
-    specs: Iterable[PruneSpec],
+    specs: Mapping[str, PruneSpec],
     *,
     ridge: float | None = None,
     wasserstein: bool = True,
     fail: Fail = reraise,
 ) -> Iterator[list[LayerPruning]]:
-    """Prune layer after layer, each by its spec, as `prune_layer`; neighbours with one input share its Gram matrix.
+    """Prune layer after layer, each by the spec of its name, as `prune_layer`; one input has one Gram matrix.
 
     `fail` is told of a layer that cannot be pruned, which is left out.
     """
-    recent: list[tuple[Activations, Calibration]] = []
-    for one, spec in zip(opened, specs, strict=True):
+    calibrator = Calibrator()
+    for one in opened:
         pruned: list[LayerPruning] = []
         with attempt(one.name, fail):
-            known = next((calibration for other, calibration in recent if one.shares_input(other)), None)
-            calibration = known or calibrate(one)
-            recent = [(one, calibration), *recent][:2]
-            pruned = prune_layer(one, spec, ridge=ridge, wasserstein=wasserstein, calibration=calibration)
+            calibration = calibrator.of(one)
+            pruned = prune_layer(one, specs[one.name], ridge=ridge, wasserstein=wasserstein, calibration=calibration)
         if pruned:
             yield pruned
 

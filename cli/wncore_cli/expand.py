@@ -117,7 +117,8 @@ def expand(
     dump = open_dump(*sources, length=length)
     selection = choose_layers(dump, layers, exclude, "expandable", chosen["skip_tokens"], quiet)
     ready, failed = selection.ready, selection.failed
-    specs = [replace(spec, prune=one) for one in pruning_options.specs_of(ready, spec.prune, by_neuron)]
+    sizes = {layer.name: layer.weight.rows for layer in ready}
+    specs = [replace(spec, prune=one) for one in pruning_options.specs_of(sizes, spec.prune, by_neuron).values()]
     files = expand_options.name_files(output, specs[0])
     pruning_options.check_files(files, [*dump.files, *([by_neuron] if by_neuron else [])], force)
     targets = plots.targets(plot, [layer.name for layer in ready], force, expand_plots.KINDS) if plot else []

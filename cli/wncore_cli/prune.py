@@ -74,8 +74,8 @@ def prune(
     dump = open_dump(*sources, length=length)
     selection = choose_layers(dump, layers, exclude, "prunable", chosen["skip_tokens"], quiet)
     ready, failed = selection.ready, selection.failed
-    specs = pruning_options.specs_of(ready, spec, by_neuron)
-    sparsity = specs[0].patterns
+    specs = pruning_options.specs_of({layer.name: layer.weight.rows for layer in ready}, spec, by_neuron)
+    sparsity = specs[ready[0].name].patterns
     files = sweep_paths(output, [str(pattern) for pattern in sparsity]) if output else []
     pruning_options.check_files(files, [*dump.files, *([by_neuron] if by_neuron else [])], force)
     targets = _pictures(plot, ready, sparsity, force)
@@ -127,13 +127,13 @@ def _pictures(folder: Path | None, layers: list, patterns: tuple, force: bool) -
     return {layer.name: flat[i * len(patterns) : (i + 1) * len(patterns)] for i, layer in enumerate(layers)}
 
 
-def _run(opened: list, specs: list, quiet: bool, **settings: Any) -> Iterator[list["LayerPruning"]]:
+def _run(opened: list, specs: dict, quiet: bool, **settings: Any) -> Iterator[list["LayerPruning"]]:
     from wncore.layer_pruning import check_memory, prune_layers
     from wncore_cli.progress import describe, progress
 
-    for one, spec in zip(opened, specs, strict=True):  # what cannot be done is said before any work
-        check_memory(one, spec)
-        spec.cells(*one.shape)
+    for one in opened:  # what cannot be done is said before any work
+        check_memory(one, specs[one.name])
+        specs[one.name].cells(*one.shape)
     with progress(len(opened), "layers", quiet, opened[0].name) as bar:
 
         def begun() -> Iterator[Any]:

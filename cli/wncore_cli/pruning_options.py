@@ -1,6 +1,6 @@
 """Options of the commands that prune: what is asked for, by which method, and which of them go together."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,9 +91,9 @@ def read_spec(chosen: dict[str, Any], patterns: tuple, by_neuron: Path | None, p
     return PruneSpec(patterns, **_method(chosen))
 
 
-def specs_of(layers: list, spec: "PruneSpec", by_neuron: Path | None) -> list["PruneSpec"]:
-    """Give each layer its specification: its own sparsities from a file, if there is one."""
-    return [_by_neuron(by_neuron, layer, spec) if by_neuron else spec for layer in layers]
+def specs_of(neurons: Mapping[str, int], spec: "PruneSpec", by_neuron: Path | None) -> dict[str, "PruneSpec"]:
+    """Give each layer its specification, by name: its own sparsities from a file, if there is one."""
+    return {name: _by_neuron(by_neuron, name, m, spec) if by_neuron else spec for name, m in neurons.items()}
 
 
 def check_files(files: list[Path], sources: list[Path], force: bool) -> None:
@@ -144,10 +144,10 @@ def _method(chosen: dict[str, Any]) -> dict[str, Any]:
     return given
 
 
-def _by_neuron(path: Path, layer: Any, spec: "PruneSpec") -> "PruneSpec":
+def _by_neuron(path: Path, name: str, m: int, spec: "PruneSpec") -> "PruneSpec":
     """Read a layer's sparsities; neurons that have one each are not compared with each other."""
     from wncore.dumps.columns import read_column
     from wncore.pruning.patterns import Unstructured
 
-    shares = read_column(path, layer.name, "sparsity", layer.weight.rows)
+    shares = read_column(path, name, "sparsity", m)
     return replace(spec, patterns=(Unstructured(tuple(shares.tolist())),), group=spec.group or "row")

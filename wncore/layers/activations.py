@@ -156,9 +156,11 @@ class Activations:
 
     def shares_input(self, other: "Activations") -> bool:
         """Whether two layers read the same tokens of the same tensor; each may have a mask of its own."""
-        if self.layer.input is None or self.layer.input is not other.layer.input:
-            return False
-        return self.tokens is other.tokens or bool(np.array_equal(self.tokens.keep, other.tokens.keep))
+        return self.layer.input is not None and self.layer.input is other.layer.input and self.counts(other.tokens)
+
+    def counts(self, tokens: Tokens) -> bool:
+        """Whether those are the tokens that count."""
+        return self.tokens is tokens or bool(np.array_equal(self.tokens.keep, tokens.keep))
 
 
 def _nearest(places: NDArray[np.int64], place: int, reach: int) -> int:

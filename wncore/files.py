@@ -3,6 +3,7 @@
 import errno
 import mmap
 import os
+import shutil
 import tempfile
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wncore.errors import InputError, OutputExistsError, WncoreError, WriteError
+from wncore.resources import size
 
 UNKNOWN = {errno.EPERM, errno.EACCES, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EROFS}
 """What file systems answer that know no permissions, or no flushing. Nothing is lost by it; EIO, ENOSPC lose data."""
@@ -103,7 +105,7 @@ def flush_folder(path: Path) -> None:
         _flush(path)
 
 
-def check_new_folder(path: Path) -> None:
+def check_new_folder(path: Path, needed: int = 0, remedy: str = "name a folder on another disk") -> None:
     """Raise now what `new_folder` would raise after the work is done.
 
     Raises
@@ -112,10 +114,15 @@ def check_new_folder(path: Path) -> None:
         If there is something of that name.
     InputError
         If the folder that it is to be in is missing, or cannot be written to.
+    WriteError
+        If the disk has less room than `needed` bytes; `remedy` says what to do.
     """
     if path.exists() or path.is_symlink():
         raise OutputExistsError(f"{path} exists already; choose another name, or remove it")
     _demand_writable(path.parent, path.name)
+    free = shutil.disk_usage(path.parent).free
+    if free < needed:
+        raise WriteError(f"{path} would take {size(needed)}, and {size(free)} are free there; {remedy}")
 
 
 @contextmanager
@@ -135,6 +142,8 @@ def new_folder(path: Path) -> Generator[Path, None, None]:
         folder = Path(name, "whole")
         folder.mkdir()
         yield folder
+        for written in folder.rglob("*"):
+            _flush(written)
         flush_folder(folder)
         check_new_folder(path)  # it may have appeared meanwhile
         folder.rename(path)

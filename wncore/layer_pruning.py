@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from wncore.backend import Backend
 from wncore.calibration import Calibration, Calibrator, calibrate
 from wncore.dumps.header import DTYPES
 from wncore.dumps.orientation import check_orientation
@@ -146,16 +147,21 @@ def prune_layer(
 def check_memory(activations: Activations, spec: PruneSpec) -> None:
     """Raise if a layer's matrices need more bytes than allowed: Gram matrix and factors, weights and results."""
     name, (m, d), memory = activations.name, activations.shape, activations.memory
-    patterns = len(spec.patterns)
-    need = 8 * (8 * d * d + (10 + 3 * patterns) * m * d)
-    if spec.method == "obs" and activations.backend.name == "numpy":
-        need += 8 * m * d * d  # the definition has an inverse for each row
+    patterns, need = len(spec.patterns), memory_of(m, d, spec, activations.backend)
     if need > memory:
         raise MemoryBudgetError(
             f"{name}: pruning {m} neurons of {d} inputs takes about {need / 2**20:.0f} MiB, and {memory / 2**20:.0f} "
             f"are allowed; give --memory {-(-need // 2**20)}MiB"
             + (", or fewer sparsities at a time" if patterns > 1 else "")
         )
+
+
+def memory_of(m: int, d: int, spec: PruneSpec, backend: Backend) -> int:
+    """Return about how many bytes it takes to prune a matrix (m, d), its inputs aside."""
+    need = 8 * (8 * d * d + (10 + 3 * len(spec.patterns)) * m * d)
+    if spec.method == "obs" and backend.name == "numpy":
+        need += 8 * m * d * d  # the definition has an inverse for each row
+    return need
 
 
 def _ridge(calibration: Calibration, spec: PruneSpec, d: int) -> float:

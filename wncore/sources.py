@@ -6,7 +6,7 @@ A distribution declares a class under the group ``wncore.sources``; that of `wnc
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 from wncore.backend import Backend
 from wncore.errors import BackendUnavailable, InputError, listed
@@ -19,6 +19,9 @@ GROUP = "wncore.sources"
 MARK = "config.json"
 """What every model folder has. No source is imported, nor asked, about a path without it, so that dumps pay nothing."""
 
+Order = Literal["dense", "published", "sequential"]
+"""What a layer's inputs are while a model is pruned: those of the dense model; those that the pruned blocks before
+give, dense within the block; those that all layers before give, as pruned."""
 Named = Callable[[str], object]
 """Is told what is worked on: the name of a block."""
 P = TypeVar("P")
@@ -105,9 +108,13 @@ class Source(Protocol):
         length: int | None = None,
         windows: int = 128,
         batch: int = 4,
+        seed: int | None = None,
         threads: int | None = None,
     ) -> "ReadingModel":
-        """Open a model that reads the first disjoint windows of a text, `batch` of them at a time."""
+        """Open a model that reads the first disjoint windows of a text, `batch` of them at a time.
+
+        With a `seed` it reads as many windows at random places.
+        """
         ...
 
 
@@ -135,6 +142,10 @@ class ReadingModel(Protocol):
 
     def activations(self, chosen: Collection[str], backend: Backend, **options: Any) -> Iterator[Activations]:
         """Yield the chosen layers, opened, in the order in which they run; what was yielded before is let go of."""
+        ...
+
+    def replacing(self, chosen: Collection[str], **options: Any) -> Any:
+        """Get ready to give them other weights, one after the other, and to write the model that results."""
         ...
 
     def capture(self, chosen: Collection[str], output: Path, **options: Any) -> Any:

@@ -48,6 +48,28 @@ DRY_RUN = click.option(
 READ = click.option("--text", type=options.SOURCE, metavar="FILE", help="The UTF-8 text that the model reads.")
 
 
+def PRUNING(command: Callable) -> Callable:
+    """Add the options of pruning that only models know."""
+    for option in (
+        click.option(
+            "--evaluate",
+            multiple=True,
+            type=options.SOURCE,
+            metavar="FILE",
+            help="Models: a text to judge the result by, its perplexity; may be repeated.",
+        ),
+        click.option(
+            "--calibration-order",
+            type=click.Choice(["dense", "published", "sequential"]),
+            help="Models: inputs of the dense model; of the blocks pruned before; of all layers pruned before. "
+            "[default: published]",
+        ),
+        click.option("--seed", type=click.IntRange(0), help="Models: of the places of the windows; 0."),
+    ):
+        command = option(command)
+    return command
+
+
 def BESIDE_DUMPS(command: Callable) -> Callable:
     """Add the options of a verb that takes dumps, too, which know none of these."""
     for option in (

@@ -4,9 +4,32 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from wncore.errors import InputError
 from wncore.layer_pruning import LayerPruning
 from wncore.pruning.patterns import SemiStructured
+from wncore_cli import echo
 from wncore_cli.tables import number, table
+
+
+def show(prunings: Sequence[Sequence[LayerPruning]], top: int) -> None:
+    """Print how it was pruned, what became of each layer, and the neurons that lost most."""
+    echo(f"{settings_line(prunings)}\n\n{layers_table(prunings)}")
+    if top and len(prunings[0]) == 1:
+        echo(f"\n{worst_table([results[0] for results in prunings], top)}")
+
+
+def warnings_of(prunings: Sequence[Sequence[LayerPruning]]) -> list[str]:
+    """Say what was not sound."""
+    notes = [f"{results[0].name}: {warning}" for results in prunings for warning in results[0].warnings]
+    if any(results[0].holdout_tokens == 0 for results in prunings):
+        notes.append("no tokens were held out: the errors are those on the calibration tokens alone")
+    return notes
+
+
+def demand_sound(results: Sequence[LayerPruning], strict: bool) -> None:
+    """Raise the first warning of a layer, if that is what was asked for."""
+    if strict and results[0].warnings:
+        raise InputError(f"{results[0].name}: {results[0].warnings[0]}; without --strict that is a note")
 
 
 def settings_line(prunings: Sequence[Sequence[LayerPruning]]) -> str:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,12 @@ class Asked:
     parts: tuple[str, ...]
     """Of inputs and outputs, what a verb reads."""
     of_model: dict[str, Any]
-    """What was given of --text, --windows, --dtype, --batch, --skip-norm, --dry-run."""
+    """What was given of the options that only models know: --text, --windows, --dtype and others."""
+    holdout: float = 0.1
+    seed: int | None = None
+    """Of a model's windows, if they lie at random places; None: they are disjoint."""
+    default: tuple[str, ...] = ()
+    """The layers of a model that are chosen where nobody chose; none: all."""
 
 
 @dataclass
@@ -45,11 +51,14 @@ class Reading:
 
     source: str
     names: list[str]
+    neurons: dict[str, int]
+    """How many each has."""
     numbers: int
     """Outputs of all their tokens, before any is left out."""
     engine: "Backend"
     backend: str
-    open: "Callable[[Tick], Iterator[Activations]]"
+    open: "Callable[..., Iterator[Activations]]"
+    """Takes who hears that work goes on; of a model also `through`, what yields the layers in its place."""
     dump: Any = None
     model: Any = None
     failed: "list[Failure]" = field(default_factory=list)
@@ -63,7 +72,7 @@ def open_reading(sources: Sequence[Path], need: "Need", **given: Any) -> Reading
     from wncore.sources import find_source
 
     names = [one.name for one in fields(Asked)]
-    of_model = {name: value for name, value in given.items() if name not in names and value not in (None, False)}
+    of_model = {name: value for name, value in given.items() if name not in names and value not in (None, False, ())}
     asked = Asked(**{name: value for name, value in given.items() if name in names}, of_model=of_model)
     if find_source(sources[0]) is None:
         for name in of_model:
@@ -93,10 +102,12 @@ def _of_dump(sources: Sequence[Path], need: "Need", asked: Asked) -> Reading:
     dump = open_dump(*sources, length=asked.length)
     selection = choose_layers(dump, asked.layers, asked.exclude, need, asked.skip_tokens, asked.quiet)
     engine = options.make_backend(asked.backend, asked.device, asked.threads)
-    opened = open_layers(selection.ready, engine, skip_tokens=asked.skip_tokens, memory=asked.memory)
+    reading = {"skip_tokens": asked.skip_tokens, "holdout": asked.holdout, "memory": asked.memory}
+    opened = open_layers(selection.ready, engine, **reading)
     return Reading(
         source=printable(dump.source),
         names=[one.name for one in opened],
+        neurons={one.name: one.layer.neurons for one in opened},
         numbers=sum(one.tokens.count * one.layer.neurons for one in opened),
         engine=engine,
         backend=asked.backend,
@@ -110,23 +121,24 @@ def _of_model(path: Path, asked: Asked) -> Reading:
     from wncore.errors import TooFewTokensError, listed
 
     given = {name: value for name, value in asked.of_model.items() if name in ("windows", "dtype", "batch")}
-    given |= {name: value for name in ("device", "length", "threads") if (value := getattr(asked, name)) is not None}
+    of_both = "device", "length", "threads", "seed"
+    given |= {name: value for name in of_both if (value := getattr(asked, name)) is not None}
     skip_norm = asked.of_model.get("skip_norm")
     model = open_model(path, asked.of_model.get("text"), given)
     backend, engine = _backend_beside(model, asked)
     model.begin()  # the backend's libraries are loaded, and count as being there
-    chosen = match_layers(list(model.layers), *named_layers(model.groups, asked.layers, asked.exclude))
+    wanted = named_layers(model.groups, asked.layers or asked.default, asked.exclude)
+    chosen = match_layers(list(model.layers), *wanted)
     notes = idle_patterns([*model.layers, *model.groups], layer=asked.layers, exclude=asked.exclude)
     failures.say_notes(notes + model.notes(), asked.quiet)
 
-    def opened(tick: "Tick") -> "Iterator[Activations]":
+    def opened(tick: "Tick", through: Callable | None = None) -> "Iterator[Activations]":
         starved: list[str] = []
-        yield from model.activations(
-            chosen,
+        yield from (through or partial(model.activations, chosen, parts=asked.parts))(
             engine,
-            parts=asked.parts,
             skip_tokens=asked.skip_tokens,
             skip_norm=skip_norm,
+            holdout=asked.holdout,
             memory=asked.memory,
             tick=tick,
             starved=lambda name, error: starved.append(f"{name} ({error})"),
@@ -139,6 +151,7 @@ def _of_model(path: Path, asked: Asked) -> Reading:
     return Reading(
         source=printable(str(path)),
         names=chosen,
+        neurons={name: model.layers[name].shape[0] for name in chosen},
         numbers=model.tokens * sum(model.layers[name].shape[0] for name in chosen),
         engine=engine,
         backend=backend,

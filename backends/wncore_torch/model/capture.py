@@ -1,17 +1,15 @@
 """`capture`: what the layers of a model read and give on a text, and their weights, as a dump of one file a block."""
 
 import json
-import shutil
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wncore.dumps.stream import Shapes, streamed_tensors
-from wncore.errors import InputError, WriteError
+from wncore.errors import InputError
 from wncore.failures import Fail, forgive
 from wncore.files import check_new_folder, new_folder
-from wncore.resources import size
 from wncore.tick import Tick, idle
 from wncore_torch.model.held import Collected, holders
 from wncore_torch.model.linears import Linear
@@ -39,17 +37,10 @@ def check_folder(path: Path, needed: int) -> None:
     Raises
     ------
     WncoreError
-        As `check_new_folder`.
-    WriteError
-        If the disk has less room than `needed` bytes.
+        As `check_new_folder`, if the disk has less room than `needed` bytes, too.
     """
-    check_new_folder(path)
-    free = shutil.disk_usage(path.parent).free
-    if free < needed:
-        raise WriteError(
-            f"{path} would take {size(needed)}, and {size(free)} are free there; capture fewer layers (--layer), fewer "
-            f"--windows or only --part input"
-        )
+    remedy = "capture fewer layers (--layer), fewer --windows or only --part input"
+    check_new_folder(path, needed, remedy)
 
 
 def capture(

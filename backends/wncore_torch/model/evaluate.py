@@ -20,7 +20,7 @@ from wncore_torch.model.blocks import find_blocks, names_around
 from wncore_torch.model.folder import Folder
 from wncore_torch.model.memory import begin_measuring, peak, room, saying_what_to_change
 from wncore_torch.model.recording import Batch
-from wncore_torch.model.stream import Stream
+from wncore_torch.model.stream import Block, Stream
 from wncore_torch.model.text import Text, window_length
 from wncore_torch.model.windows import Predictions, predict_rolling, predict_windows
 
@@ -97,6 +97,10 @@ class Judging:
                 losses = token_losses(self._folder, one.asked, self._batch, self._place, tick, named)
             yield _answer(one, losses)
 
+    def following(self) -> "list[Following]":
+        """Return the texts, each in front of the first block of a model that somebody else leads them through."""
+        return [Following(self._folder, one, self._batch, self._place) for one in self._questions]
+
     def measured(self) -> Memory:
         """Return the peak since this was planned."""
         return peak(self._folder.device)
@@ -114,6 +118,22 @@ class Judging:
             blocks = forecast.streaming(self._folder, ids.numel(), count, length, self._place)
             most |= (blocks | after) + forecast.beside(ids.numel())
         return most
+
+
+class Following:
+    """A text that goes through a model behind another: block by block, while the weights are in memory anyway."""
+
+    def __init__(self, folder: Folder, question: Question, batch: int, place: torch.device) -> None:
+        self._question, self._batch = question, batch
+        self._stream = Stream(folder, [Batch(ids) for ids in question.asked.ids.split(batch)], place=place)
+
+    def follow(self, block: Block) -> None:
+        """Go through a block with the weights that it has now."""
+        Block(self._stream, block.index, block.module).hand_on()
+
+    def answer(self) -> Evaluation:
+        """Judge the model, when all blocks were followed; errors are those of `Judging.run`."""
+        return _answer(self._question, _losses_behind(self._stream, self._question.asked, self._batch))
 
 
 def evaluate(
@@ -159,8 +179,13 @@ def token_losses(
         with _ticking(block.module, tick):
             block.hand_on()
     named("logits")
+    return _losses_behind(stream, asked, batch, tick)
+
+
+def _losses_behind(stream: Stream, asked: Predictions, batch: int, tick: Tick = idle) -> Tensor:
+    """Return the losses of a stream that all blocks were run on."""
     losses = torch.empty(asked.ids.shape)
-    for number, begin, logits in stream.logits(max(1, CELLS // folder.vocabulary)):
+    for number, begin, logits in stream.logits(max(1, CELLS // stream.folder.vocabulary)):
         rows = slice(number * batch, number * batch + len(logits))
         columns = slice(begin, begin + logits.shape[1])
         targets = asked.targets[rows, columns].to(logits.device)

@@ -86,6 +86,13 @@ def to_numpy(values: Tensor) -> NDArray[Any]:
     return host.numpy()
 
 
+def to_tensor(array: NDArray[Any]) -> Tensor:
+    """Return an array as a tensor on the host, which shares the memory: `to_numpy` undone."""
+    if array.dtype == DTYPES["BF16"]:
+        return torch.from_numpy(array.view(np.uint16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
+
+
 def matrix(name: str, values: Tensor) -> Matrix:
     """Hold a matrix where it is, row by row: by NumPy on the CPU."""
     values = values.contiguous()  # of a weight that is stored the other way a copy

@@ -75,6 +75,7 @@ class HuggingFace:
         length: int | None = None,
         windows: int = 128,
         batch: int = 4,
+        seed: int | None = None,
         threads: int | None = None,
     ) -> "ModelSource":
         """Open a model that reads a text, as `Source` describes; of each kind of block one is read.
@@ -93,12 +94,15 @@ class HuggingFace:
             from wncore_torch.model.linears import find_linears
             from wncore_torch.model.opening import open_folder
             from wncore_torch.model.source import ModelSource
-            from wncore_torch.model.text import disjoint_windows, read_text, window_length
+            from wncore_torch.model.text import disjoint_windows, random_windows, read_text, window_length
         if threads is not None:
             torch.set_num_threads(threads)
         folder = open_folder(path, dtype, find_device(device))
         size = window_length(length, folder.limit)
-        ids = disjoint_windows(read_text(path, text).tokens, size, windows)
+        tokens = read_text(path, text).tokens
+        ids = disjoint_windows(tokens, size, windows)
+        if seed is not None:
+            ids = random_windows(tokens, size, windows, seed)
         return ModelSource(folder, find_linears(folder), ids, text, batch)
 
 

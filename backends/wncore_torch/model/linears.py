@@ -172,19 +172,24 @@ def _with_twins(block: nn.Module, seen: Iterable[_Seen]) -> Iterator[_Seen]:
     shapes = {name: value.shape for name, value in block.named_parameters()}
     patterns: dict[str, list[str]] = defaultdict(list)
     for name in shapes:
-        patterns[_pattern(name)].append(name)
+        patterns[numberless(name)].append(name)
     done = {one.name for one in seen}
     for one in seen:
         yield one
         twins = [(one.parameter, expert) for expert in range(shapes[one.parameter][0]) if one.expert is not None]
-        twins += [(name, one.expert) for name in patterns[_pattern(one.parameter)] if one.expert is None]
+        twins += [(name, one.expert) for name in patterns[numberless(one.parameter)] if one.expert is None]
         for parameter, expert in twins:
             if (name := name_of(parameter, expert)) not in done and shapes[parameter] == shapes[one.parameter]:
                 done.add(name)
                 yield _Seen(parameter, expert, one.turned, _renumbered(one.reads, one.name, name))
 
 
-def _pattern(name: str) -> str:
+def numberless(name: str) -> str:
+    """Return a name without its numbers, which blocks and experts of a kind have in common.
+
+    >>> numberless("h.0.experts.12.up_proj")
+    'h.*.experts.*.up_proj'
+    """
     return re.sub(r"\b\d+\b", "*", name)
 
 

@@ -31,6 +31,7 @@ class Opener:
     backend: Backend
     skip_tokens: int
     skip_norm: float | None
+    holdout: float
     memory: int
     tick: Tick
     starved: Fail
@@ -64,8 +65,8 @@ class Opener:
             weight=matrix(f"{layer.name}.weight", self.block.stored_weight(layer)),
             bias=None if bias is None else matrix(f"{layer.name}.bias", bias[:, None]),
         )
-        reading = {"skipped": self.skip_tokens, "memory": self.memory, "tick": self.tick, "sinks": sinks}
-        return Activations(parts, tokens, self.backend, **reading)
+        reading = {"skipped": self.skip_tokens, "holdout": self.holdout, "memory": self.memory}
+        return Activations(parts, tokens, self.backend, **reading, tick=self.tick, sinks=sinks)
 
     def _choose(self, layer: Linear) -> tuple[Tokens, int]:
         """Say which tokens count, and how many are sinks."""

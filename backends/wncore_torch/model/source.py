@@ -4,7 +4,7 @@ A block runs once on all windows; what its layers give is held, and they are han
 in memory. Then the next block runs.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,17 +22,27 @@ from wncore.errors import listed
 from wncore.failures import Fail, forgive
 from wncore.layers.activations import Activations
 from wncore.resources import Memory
+from wncore.sources import Order
 from wncore.tick import Tick, idle
 from wncore_torch.model import forecast
 from wncore_torch.model.capture import Captured, capture, check_folder
 from wncore_torch.model.folder import Folder
 from wncore_torch.model.held import Collected, InMemory
-from wncore_torch.model.linears import Linear, Linears
+from wncore_torch.model.linears import Linear, Linears, numberless
 from wncore_torch.model.memory import begin_measuring, peak, room
 from wncore_torch.model.opened import Opener
+from wncore_torch.model.prune import Replacing
 from wncore_torch.model.recording import Batch
 from wncore_torch.model.stream import Block, Read, Stream
 from wncore_torch.model.written import Counts, Spooled, count_rows, layout, size_of, spooled
+
+
+def _stages(layers: Sequence[Linear], order: Order) -> list[list[Linear]]:
+    """Cut the layers of a block into those that are read in one pass; experts of a kind are read together."""
+    stages: dict[str, list[Linear]] = {}
+    for layer in layers:
+        stages.setdefault(numberless(layer.reads) if order == "sequential" else "", []).append(layer)
+    return list(stages.values())
 
 
 @dataclass(eq=False)
@@ -139,34 +149,42 @@ class ModelSource:
         parts: Collection[str] = ("input", "output"),
         skip_tokens: int = 0,
         skip_norm: float | None = None,
+        holdout: float = 0.1,
         memory: int = 2**30,
         tick: Tick = idle,
         starved: Fail = forgive,
+        order: Order = "dense",
+        finished: Callable[[Block], object] = lambda _: None,
     ) -> Iterator[Activations]:
         """Yield the chosen layers in the order in which they run; what was yielded before is let go of.
 
         Of `parts`, inputs and outputs, what is wanted is held. `skip_tokens` and `skip_norm` leave out the first tokens
         of every window, and those whose input is so many times longer than the median. Of a layer with fewer than 2
         tokens, an expert that the router sends nothing, `starved` is told.
+
+        Whoever changes weights between two layers says by `order` who feels it: nobody; layers of later blocks; layers
+        that run later. `finished` is told of each block, when its layers are done and its weights still in memory.
         """
         stream, starts = self.start()
         wanted, length = set(chosen), self.windows.shape[1]
         for block in stream.blocks():
-            layers = [layer for layer in block.layers if layer.name in wanted]
-            if not layers:
-                continue
-            with self._store(block, layers, parts, memory, starts) as store:
-                collected = Collected(layers, parts, starts, store)
+            for layers in _stages([layer for layer in block.layers if layer.name in wanted], order):
+                with self._store(block, layers, parts, memory, starts) as store:
+                    collected = Collected(layers, parts, starts, store)
 
-                def meet(read: Read, collected: Collected = collected) -> None:
-                    collected.take(read)
-                    tick(0)
+                    def meet(read: Read, collected: Collected = collected) -> None:
+                        collected.take(read)
+                        tick(0)
 
-                block.hand_on(meet, {layer.name for layer in layers})
-                free = room(self.folder.device)  # nothing that comes out depends on it
-                within = memory if free is None else max(memory, free // 2)
-                opener = Opener(block, collected, store, length, backend, skip_tokens, skip_norm, within, tick, starved)
-                yield from opener.open(layers)
+                    run = block.hand_on if order == "dense" else block.run
+                    run(meet, {layer.name for layer in layers})
+                    free = room(self.folder.device)  # nothing that comes out depends on it
+                    within = memory if free is None else max(memory, free // 2)
+                    reading = length, backend, skip_tokens, skip_norm, holdout, within, tick, starved
+                    yield from Opener(block, collected, store, *reading).open(layers)
+            if order == "dense" and not block.handed_on:  # before its weights may be changed
+                block.hand_on()
+            finished(block)
 
     def bytes_captured(self, chosen: Collection[str], parts: Collection[str]) -> int:
         """Return the bytes that `capture` writes; of experts, which read what a router sends, at most."""
@@ -179,6 +197,10 @@ class ModelSource:
     def capture(self, chosen: Collection[str], output: Path, **options: Any) -> Captured:
         """Write a dump: `wncore_torch.model.capture.capture`."""
         return capture(self, chosen, output, **options)
+
+    def replacing(self, chosen: Collection[str], **options: Any) -> Replacing:
+        """Get ready to give layers other weights: `wncore_torch.model.prune.Replacing`."""
+        return Replacing(self, chosen, **options)
 
     def start(self) -> tuple[Stream, list[int]]:
         """Put the windows in front of the first block; returns also the number of the first token of each batch."""

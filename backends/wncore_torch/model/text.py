@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import torch
@@ -118,3 +119,20 @@ def disjoint_windows(tokens: Tensor, length: int, count: int | None = None) -> T
         )
     kept = whole if count is None else min(count, whole)
     return tokens[: kept * length].reshape(kept, length)
+
+
+def random_windows(tokens: Tensor, length: int, count: int, seed: int) -> Tensor:
+    """Cut windows at random places, (t,) -> (w, length); no more than would fit without an overlap.
+
+    The rule of SparseGPT's code (arXiv:2301.00774), by which results compare: Python's generator, `seed`, and for each
+    window a start from 0 to t - length - 1, both included.
+
+    Raises
+    ------
+    InputError
+        As `disjoint_windows`.
+    """
+    possible = len(disjoint_windows(tokens, length, count))
+    draw = Random(seed)
+    starts = [draw.randint(0, max(0, len(tokens) - length - 1)) for _ in range(possible)]
+    return torch.stack([tokens[start : start + length] for start in starts])

@@ -1,0 +1,152 @@
+"""``wncore prune`` of a model: a folder that is its copy but for the weights pruned, judged by its perplexity."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wncore_cli import echo, failures, printable
+from wncore_cli.prune_tables import demand_sound, show, warnings_of
+
+if TYPE_CHECKING:
+    from wncore.layer_pruning import LayerPruning
+    from wncore_cli.prune import Job
+
+
+def prune(job: "Job", given: dict[str, Any]) -> int:
+    """Prune the layers, write the folder and print; `given` are the options of models. Returns the exit code."""
+    from wncore.prune_results import prune_document
+    from wncore.results import to_json
+    from wncore_cli.resource_tables import resources_document, resources_table
+
+    _refuse(job)
+    reading, model = job.reading, job.reading.model
+    order, texts = given["calibration_order"] or "published", given["evaluate"]
+    if job.strict:
+        _demand_covered(job)
+    work = model.replacing(reading.names, order=order, output=job.output, texts=texts)
+    work.foretell(_state(job), job.memory)
+    settings = job.settings | reading.described | {"seed": given["seed"] or 0, "calibration_order": order}
+    if given["dry_run"]:
+        if job.as_json:
+            document = {"schema": "wncore.prune/1", "source": reading.source, "dry_run": True, **settings}
+            echo(to_json(document | {"layers": reading.names} | resources_document(model, None, work.disk)))
+        else:
+            echo(f"would prune {_extent(reading.names, settings)}\n\n{resources_table(model, None, work.disk)}")
+        return 0
+    prunings: list[list[LayerPruning]] = []
+    with work:
+        for results in _run(job, work):
+            prunings.append(results)
+        failures.demand_some(prunings, reading.failed)
+        judged = [
+            {"text": printable(str(text)), **one.document()} for text, one in zip(texts, work.answers(), strict=True)
+        ]
+    failures.say_notes(_notes(job, prunings, texts), job.quiet)
+    settings |= failures.documented(reading.failed) | {"evaluations": judged}
+    settings |= {"output": printable(str(job.output))} if job.output else {}
+    settings |= {"changed": [_change(one) for one in work.changes]}
+    if job.as_json:
+        echo(to_json(prune_document(reading.source, prunings, settings) | resources_document(model, model.measured())))
+    else:
+        show(prunings, job.top)
+        echo(f"\n{_extent(reading.names, settings)}; {_sum(prunings)}")
+        for one in judged:
+            echo(_judgement(one))
+        echo(f"\n{resources_table(model, model.measured())}")
+    return failures.report(reading.failed)
+
+
+def _refuse(job: "Job") -> None:
+    """Raise for what has no effect on models."""
+    from wncore.errors import InputError
+
+    if job.plot:
+        raise InputError("--plot is for dumps; capture the model's activations first: wncore capture MODEL --text")
+    if job.force:
+        raise InputError("--force has no effect on models: a folder that exists is never replaced; leave it out")
+    if len(next(iter(job.specs.values())).patterns) > 1:
+        raise InputError("a model is pruned by one --sparsity at a time, as later layers feel it; run once for each")
+
+
+def _demand_covered(job: "Job") -> None:
+    from wncore.errors import InputError, listed
+
+    left = job.reading.described["uncovered"]
+    if left:
+        raise InputError(
+            f"{len(left)} parameters of the model's blocks are of no linear layer that runs: {listed(left)}; without "
+            f"--strict that is a note"
+        )
+
+
+def _state(job: "Job") -> int:
+    """Return the most that pruning a layer takes beside its inputs."""
+    from wncore.layer_pruning import memory_of
+
+    shapes = {name: job.reading.model.layers[name].shape for name in job.reading.names}
+    return max(memory_of(*shape, job.specs[name], job.reading.engine) for name, shape in shapes.items())
+
+
+def _run(job: "Job", work: Any) -> Iterator[list["LayerPruning"]]:
+    """Prune layer after layer, and put the weights into the model before the next is read."""
+    from dataclasses import replace
+
+    from wncore.errors import InputError
+    from wncore.layer_pruning import prune_layers
+    from wncore_cli.progress import describe, progress
+
+    names, wasserstein = job.reading.names, bool(job.wasserstein)
+    for name in names:  # what cannot be done is said before any work
+        job.specs[name].cells(*job.reading.model.layers[name].shape)
+    if job.strict:
+
+        def fail(name: str, error: Exception) -> None:
+            raise InputError(f"{name}: {error}; without --strict the other layers would be pruned") from error
+    else:
+        fail = failures.recorder(job.reading.failed)
+    with progress(len(names), "layers", job.quiet, names[0]) as bar:
+
+        def begun() -> Iterator[Any]:
+            for one in job.reading.open(bar.update, through=work.activations):
+                describe(bar, one.name)
+                yield one
+                bar.update(1)
+
+        for results in prune_layers(begun(), job.specs, ridge=job.ridge, wasserstein=wasserstein, fail=fail):
+            demand_sound(results, job.strict)
+            work.replace(results[0].name, results[0].weight)
+            yield [replace(results[0], weight=None)]
+
+
+def _notes(job: "Job", prunings: list[list["LayerPruning"]], texts: tuple[Path, ...]) -> list[str]:
+    notes = warnings_of(prunings)
+    if not texts:
+        notes.append(
+            "errors are judged on the kind of text that calibrated; --evaluate FILE judges the model by the perplexity "
+            "of another"
+        )
+    if job.output is None:
+        notes.append("the pruned model was not kept; -o FOLDER keeps it")
+    return notes
+
+
+def _extent(names: list[str], settings: dict[str, Any]) -> str:
+    return (
+        f"{len(names)} layers, {settings['coverage']:.1%} of the parameters of the model's blocks, on "
+        f"{settings['windows']} windows of {settings['length']} tokens, {settings['calibration_order']} order, forward "
+        f"in {settings['dtype']}"
+    )
+
+
+def _sum(prunings: list[list["LayerPruning"]]) -> str:
+    zeros = sum(results[0].zeros for results in prunings)
+    return f"{zeros / sum(results[0].shape[0] * results[0].shape[1] for results in prunings):.4%} zeros"
+
+
+def _change(one: Any) -> dict[str, Any]:
+    return {"tensor": one.tensor, "layers": list(one.layers), "zeros": one.zeros, "sha256": one.digest}
+
+
+def _judgement(one: dict[str, Any]) -> str:
+    perplexity = "inf" if one["perplexity"] is None else f"{one['perplexity']:.4f}"
+    return f"perplexity of {one['text']}: {perplexity} ({one['windows']} windows of {one['length']} tokens)"

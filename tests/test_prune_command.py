@@ -60,7 +60,8 @@ def test_weights_keep_their_names_and_the_report_is_true(run, acts, tensors, tmp
         assert layer["zeros"] == np.count_nonzero(sparse == 0) == 7 * dense.size // 10
         assert (layer["tokens"], layer["tokens_holdout"]) == (350, 50)  # the last of 8 sequences
         assert (layer["method"], layer["group"], layer["resolved"]) == ("admm", "layer", True)
-        assert layer["damping"] == {"kind": "unit-diagonal", "ridge": pytest.approx(D / 350), "raised": 0}
+        ridges = {"ridge": pytest.approx(D / 350), "zeros_ridge": 0.2}  # the weights' is above that of 0.7, 0.047
+        assert layer["damping"] == {"kind": "unit-diagonal", **ridges, "raised": 0}
         for key, part in (("relative_error", x[:350]), ("relative_error_holdout", x[350:])):
             total, by_neuron = error_of(sparse, dense, part)
             assert layer[key] == pytest.approx(total, rel=1e-5)
@@ -128,7 +129,7 @@ def test_published_is_sparsegpt_with_its_damping_and_groups(run, acts, tensors, 
     found = document(run, acts, "--published", "--holdout", 0, "-o", out)
     layer = found["layers"][1]
     assert (layer["method"], layer["group"], layer["resolved"]) == ("sparsegpt", "block", False)
-    assert layer["damping"] == {"kind": "published", "ridge": 0.01, "raised": 0}
+    assert layer["damping"] == {"kind": "published", "ridge": 0.01, "zeros_ridge": 0.01, "raised": 0}
     x, w = tensors["a.up.input"].astype(np.float64), tensors["a.up.weight"]
     want = sparsegpt(w, damp(x.T @ x, 0.01, "published"), cells_of(Unstructured(0.5), "block", *w.shape))[0]
     np.testing.assert_allclose(load_file(out)["a.up.weight"], want, rtol=1e-4, atol=1e-6)

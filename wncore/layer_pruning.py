@@ -1,7 +1,7 @@
 """Prune a layer of a dump, and say what it cost: on the tokens that pruning saw, and on those it did not."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from wncore.pruning.damping import PUBLISHED_RIDGE, chosen_ridge
 from wncore.pruning.loss import relative_errors
 from wncore.pruning.methods import PruneSpec
 from wncore.pruning.patterns import Pattern
+from wncore.pruning.ridges import Ridges, chosen_ridges, prune_by
 from wncore.scoring import distances
 
 
@@ -48,7 +49,9 @@ class LayerPruning:
     condition: float | None
     """Condition number of the factorised matrix, scaled to a diagonal of 1; None if damped as published."""
     ridge: float
-    """As used, relative to each H_jj (or to their mean, if published)."""
+    """Of the kept weights, as used, relative to each H_jj (or to their mean, if published)."""
+    zeros_ridge: float
+    """That by which zeros were chosen."""
     raised: int
     """How often the ridge had to be raised for the matrix to be factorised."""
     zeros: int
@@ -112,8 +115,9 @@ def prune_layer(
 ) -> list[LayerPruning]:
     """Prune a layer by each pattern of `spec`, in their order; one Gram matrix and factorisation serves all.
 
-    `ridge` replaces that of the spec; by default it is chosen by the number of tokens (`chosen_ridge`), or 0.01 if that
-    is unknown or the damping published. A `calibration` may come from a layer that shares the input.
+    `ridge` replaces that of the spec; by default two are chosen by the pattern and the number of tokens
+    (`chosen_ridges`), or it is 0.01 if the damping is published. A `calibration` may be that of a layer that shares the
+    input.
 
     Raises
     ------
@@ -131,17 +135,17 @@ def prune_layer(
     calibration = calibration or calibrate(activations)
     stored = activations.read_weight()
     dense = stored.astype(np.float64)
-    spec = replace(spec, ridge=_ridge(calibration, spec, d) if ridge is None else ridge)
     w = backend.asarray(dense[None], computed_in(activations.weight))
-    h = backend.asarray(calibration.gram[None], "float64")
-    weights, used, raised = map(backend.to_numpy, backend.prune(w, h, spec))
+    ridges = [_ridges(calibration, spec, pattern, d, ridge) for pattern in spec.patterns]
+    weights, used, raised = prune_by(backend, w, calibration.gram[None], spec, ridges)
     activations.tick(0)
-    pruned = [as_stored(layer, one[0], stored) for one in weights]
+    pruned = [as_stored(layer, backend.to_numpy(one)[0], stored) for one in weights]
     before, after = _distances(activations, pruned) if wasserstein else (None, None)
-    return [
-        _report(layer.name, one, dense, i, spec, calibration, float(used[0]), int(raised[0]), before, after)
-        for i, one in enumerate(pruned)
-    ]
+    found: list[LayerPruning] = []
+    for i, one in enumerate(pruned):
+        damping = float(used[i][0]), float(ridges[i].zeros[0]), int(raised[i][0])
+        found.append(_report(layer.name, one, dense, i, spec, calibration, damping, before, after))
+    return found
 
 
 def check_memory(activations: Activations, spec: PruneSpec) -> None:
@@ -164,10 +168,13 @@ def memory_of(m: int, d: int, spec: PruneSpec, backend: Backend) -> int:
     return need
 
 
-def _ridge(calibration: Calibration, spec: PruneSpec, d: int) -> float:
-    if spec.damping == "published" or calibration.tokens is None:
-        return PUBLISHED_RIDGE
-    return chosen_ridge(calibration.tokens, d)
+def _ridges(calibration: Calibration, spec: PruneSpec, pattern: Pattern, d: int, ridge: float | None) -> Ridges:
+    if ridge is None and spec.damping == "published":
+        ridge = PUBLISHED_RIDGE
+    if ridge is not None:
+        return Ridges(np.array([ridge]), np.array([ridge]))
+    noise = 0.0 if calibration.tokens is None else chosen_ridge(calibration.tokens, d)
+    return chosen_ridges(pattern, [noise])
 
 
 def as_stored(layer: LinearLayer, weight: NDArray, dense: NDArray) -> NDArray:
@@ -203,12 +210,11 @@ def _report(
     i: int,
     spec: PruneSpec,
     calibration: Calibration,
-    ridge: float,
-    raised: int,
+    damping: tuple[float, float, int],
     before: Float | None,
     after: list[Float] | None,
 ) -> LayerPruning:
-    sparse = weight.astype(np.float64)
+    sparse, (ridge, zeros_ridge, raised) = weight.astype(np.float64), damping
     error, by_neuron = relative_errors(sparse, dense, calibration.gram)
     if np.isnan(error):
         raise NonFiniteError(f"{name}: its outputs overflow float64; scale the input or the weights down")
@@ -229,6 +235,7 @@ def _report(
         dead=int(np.count_nonzero(calibration.gram.diagonal() == 0)),
         condition=None if spec.damping == "published" else calibration.condition(ridge),
         ridge=ridge,
+        zeros_ridge=zeros_ridge,
         raised=raised,
         relative_error=error,
         relative_error_holdout=held[0],

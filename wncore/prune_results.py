@@ -45,7 +45,12 @@ def describe_layer(one: LayerPruning, neurons: bool = True) -> dict[str, Any]:
         "zeros": one.zeros,
         "relative_error": number(one.relative_error),
         "relative_error_holdout": number(one.relative_error_holdout),
-        "damping": {"kind": one.spec.damping, "ridge": one.ridge, "raised": one.raised},
+        "damping": {
+            "kind": one.spec.damping,
+            "ridge": one.ridge,
+            "zeros_ridge": one.zeros_ridge,
+            "raised": one.raised,
+        },
         "condition": number(one.condition),
         "rank": one.rank,
         "warnings": one.warnings,

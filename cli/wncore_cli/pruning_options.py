@@ -124,7 +124,7 @@ def _refuse_idle(chosen: dict[str, Any], patterns: tuple, by_neuron: Path | None
         (chosen["iterations"] and method != "admm", f"--iterations has no effect on {method}, it is for admm"),
         (method == "obs" and chosen["resolve"] is False, "--no-resolve has no effect on obs, which ends re-solved"),
         (chosen["group"] and only_nm, "--group has no effect on N:M, which compares M inputs of a neuron"),
-        (plot and not chosen["wasserstein"], "--plot shows distances, and --no-wasserstein leaves them out"),
+        (plot and chosen["wasserstein"] is False, "--plot shows distances, and --no-wasserstein leaves them out"),
         (chosen["published"] and by_neuron, "--published compares neurons with each other, --by-neuron does not"),
     ):
         if idle:

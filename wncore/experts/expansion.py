@@ -84,7 +84,9 @@ class LayerExpansion:
     own: Float
     """(k,) weight of each cluster's own Gram matrix"""
     ridge: Float
-    """(k,) as used"""
+    """(k,) of the kept weights, as used"""
+    zeros_ridge: Float
+    """(k,) by which zeros were chosen"""
     raised: NDArray[np.int64]
     """(k,) how often it had to be raised"""
     zeros: NDArray[np.int64]

@@ -1,7 +1,7 @@
 """Pruning all experts of a layer, each from the dense weights on its own tokens' Gram matrix."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from wncore.normal import Float
 from wncore.pruning.damping import PUBLISHED_RIDGE
 from wncore.pruning.methods import PruneSpec
 from wncore.pruning.patterns import Pattern
+from wncore.pruning.ridges import Ridges, chosen_ridges, prune_by
 from wncore.sums import ClusterSums
 
 
@@ -25,10 +26,12 @@ class PrunedExperts:
     """By pattern, (k, m, d) in the dtype of the dump"""
     own: Float
     """(k,) share of each cluster's own Gram matrix; the rest is that of all tokens"""
-    ridge: Float
-    """(k,) as used"""
-    raised: NDArray[np.int64]
-    """(k,)"""
+    ridge: list[Float]
+    """By pattern, (k,) of the kept weights, as used"""
+    zeros_ridge: list[Float]
+    """By pattern, (k,) that zeros were chosen by"""
+    raised: list[NDArray[np.int64]]
+    """By pattern, (k,)"""
 
 
 def prune_experts(
@@ -53,31 +56,31 @@ def prune_experts(
     """
     backend, (k, d) = activations.backend, sums.grams.shape[:2]
     own = own_share(sums.tokens, d, prior) if k > 1 else np.ones(1)  # one cluster is all there is to borrow from
-    ridges = np.full(k, PUBLISHED_RIDGE if ridge is None else ridge)
-    if ridge is None and spec.damping != "published":
-        ridges = expert_ridges(sums.tokens, d, own)
+    if ridge is None and spec.damping == "published":
+        ridge = PUBLISHED_RIDGE
+    fixed = None if ridge is None else Ridges(np.full(k, ridge), np.full(k, ridge))
+    noise = expert_ridges(sums.tokens, d, own)
+    ridges = [fixed or chosen_ridges(pattern, noise) for pattern in spec.patterns]
     grams, dense = shrink(sums.grams, sums.tokens, own), stored.astype(np.float64)
     dtype = "float64" if stored.dtype == np.float64 else "float32"
     at_once = experts_at_once(activations, spec.patterns, k)
     found: list[list[NDArray]] = [[] for _ in spec.patterns]
-    used: list[tuple[NDArray, NDArray]] = []
+    used: list[list[NDArray]] = [[] for _ in spec.patterns]
+    raised: list[list[NDArray]] = [[] for _ in spec.patterns]
     for first in range(0, k, at_once):
         part = slice(first, min(k, first + at_once))
         copies = np.broadcast_to(dense, (part.stop - first, *dense.shape))
-        weights, *damping = map(
-            backend.to_numpy,
-            backend.prune(
-                backend.asarray(copies, dtype),
-                backend.asarray(grams[part], "float64"),
-                replace(spec, ridge=tuple(ridges[part].tolist())),
-            ),
-        )
-        for mine, one in zip(found, weights, strict=True):
-            mine.append(as_stored(activations.layer, one, stored))
-        used.append((damping[0], damping[1]))
+        mine = [Ridges(one.zeros[part], one.weights[part]) for one in ridges]
+        answers = prune_by(backend, backend.asarray(copies, dtype), grams[part], spec, mine)
+        for i, (weights, its_ridge, its_raised) in enumerate(zip(*answers, strict=True)):
+            found[i].append(as_stored(activations.layer, backend.to_numpy(weights), stored))
+            used[i].append(its_ridge)
+            raised[i].append(its_raised)
         activations.tick(part.stop - part.start)
-    ridge_used, raised = (np.concatenate(parts) for parts in zip(*used, strict=True))
-    return PrunedExperts([np.concatenate(mine) for mine in found], own, ridge_used, raised)
+    weights, ridge_used, raised_by = (
+        [np.concatenate(parts) for parts in by_pattern] for by_pattern in (found, used, raised)
+    )
+    return PrunedExperts(weights, own, ridge_used, [one.zeros for one in ridges], raised_by)
 
 
 def experts_at_once(activations: Activations, patterns: Sequence[Pattern], k: int, others: int = 0) -> int:

@@ -61,7 +61,12 @@ def describe_expansion(one: LayerExpansion, neurons: bool = True) -> dict[str, A
         "relative_error_holdout": number(errors.relative_error_holdout),
         "relative_error_per_expert": numbers(errors.expert_error),
         "relative_error_holdout_per_expert": None if held is None else numbers(held),
-        "damping": {"kind": spec.damping, "ridge": one.ridge.tolist(), "raised": one.raised.tolist()},
+        "damping": {
+            "kind": spec.damping,
+            "ridge": one.ridge.tolist(),
+            "zeros_ridge": one.zeros_ridge.tolist(),
+            "raised": one.raised.tolist(),
+        },
         "prior": one.spec.prior,
         "own_share_per_expert": one.own.tolist(),
         "clusters": {

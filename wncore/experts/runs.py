@@ -102,7 +102,7 @@ def _expand(
                 ridge=spec.ridge,
             )
             runs = []
-            for (p, pattern), weights in zip(patterns.items(), pruned.weights, strict=True):
+            for place, ((p, pattern), weights) in enumerate(zip(patterns.items(), pruned.weights, strict=True)):
                 errors = expert_errors(weights, dense, sums)
                 if np.isnan(errors.relative_error):
                     raise NonFiniteError(
@@ -132,8 +132,9 @@ def _expand(
                         inertia=routing.inertia,
                         rank=np.array(ranks),
                         own=pruned.own,
-                        ridge=pruned.ridge,
-                        raised=pruned.raised,
+                        ridge=pruned.ridge[place],
+                        zeros_ridge=pruned.zeros_ridge[place],
+                        raised=pruned.raised[place],
                         zeros=np.count_nonzero(weights == 0, axis=(1, 2)),
                         errors=errors,
                         relative_improvement=relative_improvement(before.neuron_error, errors.neuron_error),

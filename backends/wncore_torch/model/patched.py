@@ -72,10 +72,11 @@ class Patch:
             As `check_way_back`.
         """
         for source, layers in _by_source(self._folder, weights):
-            for tensor, (value, own) in _back(self._folder, source, layers, weights).items():
-                self._write(tensor, value, own, layers)
+            for tensor, (value, marks) in _back(self._folder, source, layers, weights).items():
+                there = [layers[mark - 1].name for mark in marks.unique().tolist() if mark]
+                self._write(tensor, value, marks != 0, there)
 
-    def _write(self, tensor: str, value: Tensor, own: Tensor, layers: Collection[Linear]) -> None:
+    def _write(self, tensor: str, value: Tensor, own: Tensor, layers: Collection[str]) -> None:
         stored = self._folder.stored[tensor]
         with (self._copy / stored.file.name).open("r+b") as file:
             if not bool(own.all()):
@@ -85,8 +86,8 @@ class Patch:
             data = value.contiguous().flatten().view(torch.uint8).numpy().data
             file.seek(stored.begin)
             file.write(data)
-        zeros, names = int(((value == 0) & own).sum()), tuple(layer.name for layer in layers)
-        self.changes.append(Change(tensor, names, zeros, sha256(data).hexdigest()))
+        zeros = int(((value == 0) & own).sum())
+        self.changes.append(Change(tensor, tuple(layers), zeros, sha256(data).hexdigest()))
 
 
 def _by_source(folder: Folder, layers: Collection[Linear]) -> Iterator[tuple[Source, list[Linear]]]:
@@ -101,15 +102,16 @@ def _by_source(folder: Folder, layers: Collection[Linear]) -> Iterator[tuple[Sou
 def _back(
     folder: Folder, source: Source, layers: list[Linear], weights: Mapping[Linear, Tensor | None]
 ) -> dict[str, tuple[Tensor, Tensor]]:
-    """Turn weights back into tensors of the file: by their names there, each with which of its numbers are weights.
+    """Turn weights back into tensors of the file: by their names there, each with whose weight each of its numbers is.
 
-    Which they are is found by sending marks the same way. Without weights their place is all that is looked for.
+    That is 1 for the first layer, 2 for the second, 0 for no layer's, found by sending such marks the same way. Without
+    weights their place is all that is looked for.
     """
     shapes = {name: folder.model.get_parameter(name).shape for name in source.parameters}
     values = {name: torch.zeros(shape, dtype=file_dtype(folder, name)) for name, shape in shapes.items()}
-    marks = {name: torch.zeros(shape, dtype=torch.bool) for name, shape in shapes.items()}
-    for layer in layers:
-        layer.weight_of(marks[layer.parameter])[:] = True
+    marks = {name: torch.zeros(shape, dtype=torch.int32) for name, shape in shapes.items()}
+    for number, layer in enumerate(layers, 1):
+        layer.weight_of(marks[layer.parameter])[:] = number
         weight = weights[layer]
         if weight is not None:
             layer.weight_of(values[layer.parameter])[:] = weight.to(values[layer.parameter].dtype).cpu()
@@ -118,7 +120,9 @@ def _back(
         made = unconvert(folder.model, source, values)
     except Exception as error:  # a converter is code of transformers, and may fail in any way
         raise _no_way_back(folder, layers[0], str(error)) from error
-    if sum(int(mark.sum()) for mark in back.values()) != sum(layer.shape[0] * layer.shape[1] for layer in layers):
+    if sum(int(mark.count_nonzero()) for mark in back.values()) != sum(
+        layer.shape[0] * layer.shape[1] for layer in layers
+    ):
         raise _no_way_back(folder, layers[0], "some of its weights are in no tensor")
     if odd := [name for name, mark in back.items() if mark.shape != folder.stored[name].shape]:
         raise _no_way_back(folder, layers[0], f"{odd[0]} would have the shape {tuple(back[odd[0]].shape)}")

@@ -96,7 +96,7 @@ class Replacing:
         source.predicted += forecast.waiting(source.folder, tokens, source.folder.device) + forecast.beside(tokens)
 
     def activations(self, backend: Backend, *, named: Named = nameless, **options: Any) -> Iterator[Activations]:
-        """Yield the chosen layers with their inputs, as `ModelSource.activations`; `named` is told of each block done."""
+        """Yield the chosen layers with their inputs, as `ModelSource.activations`; `named` is told of blocks done."""
         self._following = self._judging.following() if self._judging else []
 
         def finished(block: Block) -> None:

@@ -23,6 +23,7 @@ from wncore_cli.reading import named_layers
 @options.LAYERS
 @model_options.READ
 @model_options.WINDOWS
+@model_options.PLACES
 @model_options.MODEL_LENGTH
 @model_options.DTYPE
 @model_options.BATCH

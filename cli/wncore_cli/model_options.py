@@ -45,6 +45,9 @@ THREADS = click.option("--threads", type=click.IntRange(1), help="Of the host.  
 DRY_RUN = click.option(
     "--dry-run", is_flag=True, help="Say what would be done, and what memory it would take; read no weights."
 )
+PLACES = click.option(
+    "--seed", type=click.IntRange(0), help="Draw windows at random places, as prune does.  [default: disjoint windows]"
+)
 READ = click.option("--text", type=options.SOURCE, metavar="FILE", help="The UTF-8 text that the model reads.")
 
 

@@ -75,7 +75,7 @@ def open_reading(sources: Sequence[Path], need: "Need", **given: Any) -> Reading
     of_model = {name: value for name, value in given.items() if name not in names and value not in (None, False, ())}
     asked = Asked(**{name: value for name, value in given.items() if name in names}, of_model=of_model)
     if find_source(sources[0]) is None:
-        for name in of_model:
+        for name in [*of_model, *(["seed"] if asked.seed is not None else [])]:
             _refuse_for_dumps(f"--{name.replace('_', '-')}", sources[0])
         return _of_dump(sources, need, asked)
     if len(sources) > 1:

@@ -18,6 +18,8 @@ from wncore.norms import norms, row_sums
 
 CHANNELS = 32
 """Inputs whose squares are added up before others', so that distances come out the same whatever the memory."""
+PAIRS = 256
+"""Pairs whose inputs are subtracted at a time, so that they stay in the cache."""
 
 
 @dataclass(frozen=True)
@@ -65,11 +67,12 @@ def draw_mapping(activations: Activations, pairs: int, seed: int) -> Mapping:
     """
     asked = activations.input, activations.tokens, activations.backend, pairs, seed
     if not _last or not _last[0].of(*asked):
-        _last[:] = [_Drawn(ref(asked[0]), *asked[1:], _draw(activations, pairs, seed))]
+        _last[:] = [_Drawn(ref(asked[0]), *asked[1:], draw_afresh(activations, pairs, seed))]
     return _last[0].mapping
 
 
-def _draw(activations: Activations, pairs: int, seed: int) -> Mapping:
+def draw_afresh(activations: Activations, pairs: int, seed: int) -> Mapping:
+    """Do what `draw_mapping` does, whatever was drawn before."""
     tokens = activations.tokens
     drawn = draw_pairs(tokens.count, pairs, seed)
     order = np.random.default_rng([seed, 1]).permutation(tokens.count)
@@ -152,8 +155,8 @@ def _input_distances(activations: Activations, left: NDArray, right: NDArray) ->
             source.check_finite(raw, activations.tokens.keep)
             held[done : done + len(rows)] = as_floats(raw) * unit
             done += len(rows)
-        for start in range(0, len(left), 1024):
-            part = slice(start, min(len(left), start + 1024))
+        for start in range(0, len(left), PAIRS):
+            part = slice(start, min(len(left), start + PAIRS))
             gap = held[one[part]] - held[other[part]].astype(np.float64)
             for channel in range(0, gap.shape[1], CHANNELS):
                 length = norms(gap[:, channel : channel + CHANNELS], axis=1)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from wncore.backend import Backend
 from wncore.dumps.stream import Shapes
+from wncore.effort import Step
 from wncore.errors import listed
 from wncore.failures import Fail, forgive
 from wncore.layers.activations import Activations
@@ -25,6 +26,7 @@ from wncore.resources import Memory
 from wncore.tick import Tick, idle
 from wncore_torch.model import forecast
 from wncore_torch.model.capture import Captured, capture, check_folder
+from wncore_torch.model.effort import forward_effort, trial_layer
 from wncore_torch.model.folder import Folder
 from wncore_torch.model.held import Collected, InMemory
 from wncore_torch.model.linears import Linear, Linears
@@ -74,6 +76,15 @@ class ModelSource:
         after = block + forecast.on_device(folder, held) + run
         self.predicted = self.base + (blocks | after) + forecast.beside(self.tokens)
         return self.predicted
+
+    def effort(self) -> list[Step]:
+        """Foretell the time of a forward of the windows, by trials of a moment."""
+        count, length = self.windows.shape
+        return forward_effort(self.folder, self.tokens, min(self.batch, count), length)
+
+    def trial(self, backend: Backend, rows: int, neurons: int, inputs: int) -> Activations:
+        """Return a layer of random numbers where those of the model will be, in its dtype."""
+        return trial_layer(self.folder, backend, rows, neurons, inputs)
 
     def layout(self, layers: Sequence[Linear], parts: Collection[str], counts: Counts | None = None) -> Shapes:
         """Return the tensors that a dump of some layers has: `wncore_torch.model.written.layout`."""

@@ -22,7 +22,7 @@ from wncore.effort import Step
 from wncore.errors import listed
 from wncore.failures import Fail, forgive
 from wncore.layers.activations import Activations
-from wncore.resources import Memory
+from wncore.resources import LARGER, Memory, give_back_at_once
 from wncore.tick import Tick, idle
 from wncore_torch.model import forecast
 from wncore_torch.model.capture import Captured, capture, check_folder
@@ -160,6 +160,7 @@ class ModelSource:
         of every window, and those whose input is so many times longer than the median. Of a layer with fewer than 2
         tokens, an expert that the router sends nothing, `starved` is told.
         """
+        give_back_at_once(LARGER)
         stream, starts = self.start()
         wanted, length = set(chosen), self.windows.shape[1]
         for block in stream.blocks():

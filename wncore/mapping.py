@@ -155,6 +155,7 @@ def _input_distances(activations: Activations, left: NDArray, right: NDArray) ->
             source.check_finite(raw, activations.tokens.keep)
             held[done : done + len(rows)] = as_floats(raw) * unit
             done += len(rows)
+
         for start in range(0, len(left), PAIRS):
             part = slice(start, min(len(left), start + PAIRS))
             gap = held[one[part]] - held[other[part]].astype(np.float64)

@@ -43,7 +43,7 @@ MODEL_DEVICE = click.option(
 )
 THREADS = click.option("--threads", type=click.IntRange(1), help="Of the host.  [default: as many as torch takes]")
 DRY_RUN = click.option(
-    "--dry-run", is_flag=True, help="Say what would be done, and what memory it would take; read no weights."
+    "--dry-run", is_flag=True, help="Say what would be done, and what memory and time it would take; read no weights."
 )
 READ = click.option("--text", type=options.SOURCE, metavar="FILE", help="The UTF-8 text that the model reads.")
 
@@ -51,7 +51,9 @@ READ = click.option("--text", type=options.SOURCE, metavar="FILE", help="The UTF
 def BESIDE_DUMPS(command: Callable) -> Callable:
     """Add the options of a verb that takes dumps, too, which know none of these."""
     for option in (
-        click.option("--dry-run", is_flag=True, help="Models: say what would be done, and what memory it would take."),
+        click.option(
+            "--dry-run", is_flag=True, help="Models: say what would be done, and what memory and time it would take."
+        ),
         click.option(
             "--skip-norm",
             type=options.Number(1),

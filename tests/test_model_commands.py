@@ -71,7 +71,7 @@ def test_resources_are_on_stdout_and_not_in_files(run, tmp_path):
     code, out, _ = run("score", TINY, *FEW, *MLP, "--pairs", "0", "--json", "-o", tmp_path / "scores.json")
     assert code == 0
     document, written = json.loads(out), json.loads((tmp_path / "scores.json").read_text())
-    assert document.pop("resources").keys() == {"disk", "device", "at_start", "predicted", "measured"}
+    assert document.pop("resources").keys() == {"disk", "device", "at_start", "predicted", "measured", "seconds"}
     assert document == written
     code, out, _ = run("score", TINY, *FEW, *MLP, "--pairs", "0", "--top", "1")
     assert code == 0

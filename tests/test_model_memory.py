@@ -44,8 +44,10 @@ def larger(request, tmp_path_factory):
         ["--batch", "24", "--windows", "24", "--length", "128"],  # what a block computes, and logits
     ],
 )
-def test_the_peak_is_as_foretold(larger, options):
-    command = [sys.executable, "-c", "import wncore_cli; wncore_cli.run()", "eval", str(larger)]
+@pytest.mark.parametrize("verb", ["eval", "capture"])
+def test_the_peak_is_as_foretold(larger, tmp_path, verb, options):
+    command = [sys.executable, "-c", "import wncore_cli; wncore_cli.run()", verb, str(larger)]
+    command += ["-o", str(tmp_path / "dump")] if verb == "capture" else []
     command += ["--text", str(TINY / "heldout.txt"), "--json", "--threads", "1", "--device", "cpu", *options]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

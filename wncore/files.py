@@ -69,8 +69,10 @@ def _demand_writable(folder: Path, name: str) -> None:
 
 
 @contextmanager
-def replacing(path: Path, force: bool = False) -> Generator[Path, None, None]:
+def replacing(path: Path, force: bool = False, lasting: bool = True) -> Generator[Path, None, None]:
     """Yield a temporary path beside `path`; on success flush it to the disk and rename it, else remove it.
+
+    What is not `lasting`, as it is read again and then removed, is not flushed.
 
     Raises
     ------
@@ -89,10 +91,12 @@ def replacing(path: Path, force: bool = False) -> Generator[Path, None, None]:
             os.umask(umask)
             with _if_known():
                 temporary.chmod(0o666 & ~umask)  # mkstemp is for the owner's eyes only
-            _flush(temporary)
+            if lasting:
+                _flush(temporary)
             check_output(path, force)  # it may have appeared meanwhile
             temporary.replace(target)
-            flush_folder(target.parent)
+            if lasting:
+                flush_folder(target.parent)
     finally:
         if temporary is not None:
             with suppress(OSError):  # what was done, or what went wrong, is not undone by this

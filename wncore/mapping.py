@@ -2,19 +2,24 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from weakref import ref
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wncore.backend import Array, Backend
 from wncore.difficulty import Indices, Pairs, draw_pairs
+from wncore.dumps.layer import Tokens
 from wncore.dumps.tensor import as_floats
 from wncore.layers.activations import Activations
+from wncore.matrix import Matrix
 from wncore.normal import Float
 from wncore.norms import norms, row_sums
 
 CHANNELS = 32
 """Inputs whose squares are added up before others', so that distances come out the same whatever the memory."""
+PAIRS = 256
+"""Pairs whose inputs are subtracted at a time, so that they stay in the cache."""
 
 
 @dataclass(frozen=True)
@@ -55,14 +60,47 @@ class Mapping:
 
 
 def draw_mapping(activations: Activations, pairs: int, seed: int) -> Mapping:
-    """Draw pairs and measure their inputs; the control pairs the same outputs with shuffled inputs."""
+    """Draw pairs and measure their inputs; the control pairs the same outputs with shuffled inputs.
+
+    Layers that share their input mostly come one after the other: they have the same mapping, which is kept until
+    another is drawn.
+    """
+    asked = activations.input, activations.tokens, activations.backend, pairs, seed
+    if not _last or not _last[0].of(*asked):
+        _last[:] = [_Drawn(ref(asked[0]), *asked[1:], draw_afresh(activations, pairs, seed))]
+    return _last[0].mapping
+
+
+def draw_afresh(activations: Activations, pairs: int, seed: int) -> Mapping:
+    """Do what `draw_mapping` does, whatever was drawn before."""
     tokens = activations.tokens
     drawn = draw_pairs(tokens.count, pairs, seed)
     order = np.random.default_rng([seed, 1]).permutation(tokens.count)
     rows = np.flatnonzero(tokens.keep)
-    true = _input_distances(activations, rows[drawn.left], rows[drawn.right])
-    shuffled = _input_distances(activations, rows[order[drawn.left]], rows[order[drawn.right]])
+    left, right = (np.concatenate([rows[ends], rows[order[ends]]]) for ends in (drawn.left, drawn.right))
+    true, shuffled = np.split(_input_distances(activations, left, right), 2)
     return Mapping(_drop(drawn, true), _drop(drawn, shuffled))
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """A mapping, and what it was drawn for; the input itself may leave memory."""
+
+    input: "ref[Matrix]"
+    tokens: Tokens
+    backend: Backend
+    pairs: int
+    seed: int
+    mapping: Mapping
+
+    def of(self, input: Matrix, tokens: Tokens, backend: Backend, pairs: int, seed: int) -> bool:
+        """Whether it was drawn for these very objects."""
+        same = self.input() is input and self.tokens is tokens and self.backend is backend
+        return same and (self.pairs, self.seed) == (pairs, seed)
+
+
+_last: list[_Drawn] = []
+"""What was drawn last, or nothing."""
 
 
 def draw_within(activations: Activations, clusters: Sequence[Indices], pairs: int, seed: int) -> list[MeasuredPairs]:
@@ -99,26 +137,28 @@ def _drop(pairs: Pairs, distances: Float) -> MeasuredPairs:
 
 
 def _input_distances(activations: Activations, left: NDArray, right: NDArray) -> Float:
-    """Return ||x_i - x_j|| of pairs of rows, (p,), some channels at a time."""
+    """Return ||x_i - x_j|| of pairs of rows, (p,), some channels at a time; a row in several pairs is read once."""
     source, memory = activations.input, activations.memory
     if source.resident and not isinstance(source.doubles(left[:0]), np.ndarray):
         return _distances_on_device(activations, left, right)
-    place = np.full(source.rows, -1, np.int64)
-    place[left], place[right] = np.arange(len(left)), np.arange(len(left)) + len(left)
-    wanted = np.flatnonzero(place >= 0)
-    width = max(1, memory // 4 // (16 * max(1, len(left))) // CHANNELS) * CHANNELS
+    wanted, place = np.unique(np.concatenate([left, right]), return_inverse=True)
+    one, other = place[: len(left)], place[len(left) :]
+    width = max(1, memory // 4 // (8 * max(1, len(wanted))) // CHANNELS) * CHANNELS
     unit = 2.0**-64 if source.dtype == "F64" else 1.0  # a difference of two numbers of 1e308 is none
     distances = np.zeros(len(left))
     for first in range(0, source.columns, width):
         channels = slice(first, min(source.columns, first + width))
-        held = np.empty((2 * len(left), channels.stop - first), activations.dtype)
+        held = np.empty((len(wanted), channels.stop - first), activations.dtype)
+        done = 0
         for rows in np.array_split(wanted, -(-len(wanted) * source.columns * 8 // 2**25)) if len(wanted) else ():
             raw = source.pick(rows, channels)
             source.check_finite(raw, activations.tokens.keep)
-            held[place[rows]] = as_floats(raw) * unit
-        for start in range(0, len(left), 1024):
-            part = slice(start, min(len(left), start + 1024))
-            gap = held[part] - held[len(left) + part.start : len(left) + part.stop].astype(np.float64)
+            held[done : done + len(rows)] = as_floats(raw) * unit
+            done += len(rows)
+
+        for start in range(0, len(left), PAIRS):
+            part = slice(start, min(len(left), start + PAIRS))
+            gap = held[one[part]] - held[other[part]].astype(np.float64)
             for channel in range(0, gap.shape[1], CHANNELS):
                 length = norms(gap[:, channel : channel + CHANNELS], axis=1)
                 distances[part] = np.hypot(distances[part], length)

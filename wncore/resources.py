@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 STATUS, FORGET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-M_MMAP_THRESHOLD, LARGE = -3, 2**20
-"""glibc's number of the option, and what counts as large, in bytes."""
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""glibc's numbers of the options."""
+LARGE, LARGER = 2**20, 2**25
+"""Bytes of an array that goes back at once: of those of a forward, and where statistics make many small ones."""
 
 
 @dataclass(frozen=True)
@@ -43,14 +45,16 @@ def size(count: int) -> str:
     return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
 
 
-def give_back_at_once() -> None:
-    """Let arrays go back to the system when they are freed, where its allocator can be told so.
+def give_back_at_once(large: int = LARGE) -> None:
+    """Let arrays from `large` bytes on go back to the system when freed, where its allocator can be told so.
 
     By itself glibc keeps freed arrays of up to 32 MiB in a heap with holes, and peaks were up to 75 % over what was in
-    use. New pages cost small models 15 to 40 % of their time.
+    use. New pages cost small models 15 to 40 % of their time; so smaller arrays are kept, up to eight large ones.
     """
     with suppress(AttributeError, OSError, TypeError):  # another system, another allocator
-        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE)
+        library = ctypes.CDLL(None)
+        library.mallopt(M_MMAP_THRESHOLD, large)
+        library.mallopt(M_TRIM_THRESHOLD, 8 * large)
 
 
 def resident() -> int:

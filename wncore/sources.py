@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 from wncore.backend import Backend
+from wncore.effort import Step
 from wncore.errors import BackendUnavailable, InputError, listed
 from wncore.evaluation import Begin, Convention, Evaluation, Plan
 from wncore.layers.activations import Activations
@@ -57,6 +58,10 @@ class Work(Protocol[P, R_co]):
 
     def run(self, tick: Tick = idle, named: Named = nameless) -> Iterator[R_co]:
         """Do it, a result for each plan. Raises MemoryBudgetError, with what to change, if memory does not suffice."""
+        ...
+
+    def effort(self) -> Sequence[Step]:
+        """Foretell the time that it takes, by trials of a moment on the machine at hand."""
         ...
 
     def measured(self) -> Memory:
@@ -150,6 +155,14 @@ class ReadingModel(Protocol):
 
     def capture(self, chosen: Collection[str], output: Path, **options: Any) -> Any:
         """Write a dump of them: a folder that appears whole."""
+        ...
+
+    def effort(self) -> Sequence[Step]:
+        """Foretell the time of a forward of the text, by trials of a moment; the work of a verb comes on top."""
+        ...
+
+    def trial(self, backend: Backend, rows: int, neurons: int, inputs: int) -> Activations:
+        """Return a layer of random numbers where those of the model will be, for a verb to try its own work on."""
         ...
 
     def measured(self) -> Memory:

@@ -53,6 +53,7 @@ def capture(
     wncore capture model/ --text text.txt -o dump --layer mlp --windows 8
     wncore score dump
     """  # noqa: D301
+    from wncore.effort import writing
     from wncore.errors import listed
     from wncore.resources import size
     from wncore.results import to_json
@@ -83,13 +84,15 @@ def capture(
         if starved:
             failures.say_notes([f"{len(starved)} layers read no token, and are left out: {listed(starved)}"], quiet)
     measured = None if dry_run else source.measured()
+    effort = [*source.effort(), writing(output.parent, needed)] if dry_run else ()
     if as_json:
         described |= {"schema": "wncore.capture/1", "output": printable(str(output)), "bytes": needed}
-        echo(to_json(described | {"layers": chosen, "dry_run": dry_run} | resources_document(source, measured, needed)))
+        described |= {"layers": chosen, "dry_run": dry_run}
+        echo(to_json(described | resources_document(source, measured, needed, effort)))
         return
     verb = "would take" if dry_run else "holds"
     echo(
         f"{printable(str(output))} {verb} {len(chosen)} layers on {described['windows']} windows of "
         f"{described['length']} tokens in {described['dtype']}, {size(needed)}\n\n"
-        f"{resources_table(source, measured, needed)}"
+        f"{resources_table(source, measured, needed, effort)}"
     )

@@ -94,16 +94,16 @@ def eval(
     )
     names = [printable(str(text)) for text in texts]
     found: list[Plan] = list(work.plans) if dry_run else list(_run(work, quiet))
-    measured = None if dry_run else work.measured()
+    measured, effort = (None, work.effort()) if dry_run else (work.measured(), ())
     settings = {"version": version("wncore"), "dry_run": dry_run}
     document = evaluation_document(printable(str(model)), names, found, settings)
     if output and not dry_run:
         write_document(output, document, force)
     if as_json:
-        echo(to_json(document | resources_document(work, measured)))
+        echo(to_json(document | resources_document(work, measured, effort=effort)))
     else:
         shown = _planned(names, found) if dry_run else _judged(names, found)
-        echo(f"{shown}\n\n{resources_table(work, measured)}")
+        echo(f"{shown}\n\n{resources_table(work, measured, effort=effort)}")
 
 
 def _run(work: "Work[Plan, Evaluation]", quiet: bool) -> list["Evaluation"]:

@@ -43,7 +43,7 @@ MODEL_DEVICE = click.option(
 )
 THREADS = click.option("--threads", type=click.IntRange(1), help="Of the host.  [default: as many as torch takes]")
 DRY_RUN = click.option(
-    "--dry-run", is_flag=True, help="Say what would be done, and what memory it would take; read no weights."
+    "--dry-run", is_flag=True, help="Say what would be done, and what memory and time it would take; read no weights."
 )
 PLACES = click.option(
     "--seed", type=click.IntRange(0), help="Draw windows at random places, as prune does.  [default: disjoint windows]"
@@ -76,7 +76,9 @@ def PRUNING(command: Callable) -> Callable:
 def BESIDE_DUMPS(command: Callable) -> Callable:
     """Add the options of a verb that takes dumps, too, which know none of these."""
     for option in (
-        click.option("--dry-run", is_flag=True, help="Models: say what would be done, and what memory it would take."),
+        click.option(
+            "--dry-run", is_flag=True, help="Models: say what would be done, and what memory and time it would take."
+        ),
         click.option(
             "--skip-norm",
             type=options.Number(1),

@@ -1,7 +1,9 @@
-"""The memory and disk that work on a model takes, foretold and measured: as lines, and as a document."""
+"""Memory, disk and time that work on a model takes, foretold and measured: as lines, and as a document."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from wncore.effort import Step, spelled, total
 from wncore.resources import size
 from wncore_cli.tables import table
 
@@ -10,11 +12,15 @@ if TYPE_CHECKING:
     from wncore.sources import Work
 
 
-def resources_document(work: "Work[Any, Any]", measured: "Memory | None", disk: int = 0) -> dict[str, Any]:
-    """Return bytes; null are those of a device that the host is, and what was not measured."""
+def resources_document(
+    work: "Work[Any, Any]", measured: "Memory | None", disk: int = 0, effort: Sequence[Step] = ()
+) -> dict[str, Any]:
+    """Return bytes and seconds; null are those of a device that the host is, and what was not measured or foretold."""
     found: dict[str, Any] = {"disk": disk, "device": work.device}
     for name, memory in (("at_start", work.base), ("predicted", work.predicted), ("measured", measured)):
         found[name] = None if memory is None else {"host": memory.host, "device": _of_device(work, memory)}
+    steps = {one.name: one.seconds for one in effort}
+    found["seconds"] = {"predicted": total(effort), "steps": steps} if effort else None
     return {"resources": found}
 
 
@@ -22,8 +28,10 @@ def _of_device(work: "Work[Any, Any]", memory: "Memory") -> int | None:
     return None if work.device == "cpu" else memory.device
 
 
-def resources_table(work: "Work[Any, Any]", measured: "Memory | None", disk: int = 0) -> str:
-    """Show what is foretold, beside what was measured; before a run also the disk."""
+def resources_table(
+    work: "Work[Any, Any]", measured: "Memory | None", disk: int = 0, effort: Sequence[Step] = ()
+) -> str:
+    """Show what is foretold, beside what was measured; before a run also the disk, and the time."""
     columns = {"at the start": work.base, "predicted": work.predicted}
     if measured is not None:
         columns["measured"] = measured
@@ -31,4 +39,12 @@ def resources_table(work: "Work[Any, Any]", measured: "Memory | None", disk: int
     if work.device != "cpu":
         rows.append([work.device, *(size(memory.device) for memory in columns.values())])
     text = table(["peak memory", *columns], rows)
-    return f"{text}\ndisk: {size(disk)}" if measured is None else text
+    return f"{text}\ndisk: {size(disk)}\n{_time(effort)}" if measured is None else text
+
+
+def _time(effort: Sequence[Step]) -> str:
+    rows = [[one.name, f"{one.amount:.2g} {one.unit}", spelled(one.seconds)] for one in effort]
+    says = (
+        f"time: about {spelled(total(effort))}, an estimate by trials on this machine; reading weights is not counted"
+    )
+    return f"{says}\n\n{table(['estimated', 'amount', 'time'], rows)}"

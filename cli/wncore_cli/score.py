@@ -99,12 +99,13 @@ def score(
         **opening,
     )
     estimator = "streaming" if streaming else estimator or ("streaming" if reading.model else "exact")
+    settings = {"seed": seed, "pairs": pairs, "estimator": estimator}
     exactly = _exact_layers(reading, exact, estimator, quiet)
     if reading.model:
         _refuse_for_models(against, plot)
         score_models.foretell(reading, memory, pairs)
         if opening["dry_run"]:
-            return score_models.show_plan(reading, as_json)
+            return score_models.show_plan(reading, as_json, settings, exactly)
     failed = reading.failed
     files = _pictures(plot, reading.names, force)
     other = _second_dump(against, opening["length"]) if against else None
@@ -112,7 +113,6 @@ def score(
     read = [*(reading.dump.files if reading.dump else ()), *(other.files if other else ())]
     if output and output.resolve() in {path.resolve() for path in read}:
         raise InputError(f"{output} is part of the dump that is read; write the scores to another file")
-    settings = {"seed": seed, "pairs": pairs, "estimator": estimator}
     opened_rivals = open_layers(rivals.values(), reading.engine, skip_tokens=skip_tokens, memory=memory)
     others = {one.name: one for one in opened_rivals}
     dense, sparse = _run(reading, others, settings, exactly, quiet)

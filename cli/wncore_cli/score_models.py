@@ -1,11 +1,14 @@
 """What ``wncore score`` says of a model beside its scores: what was looked at, and the memory that it takes."""
 
+from collections.abc import Collection
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from wncore_cli import echo
 from wncore_cli.reading import Reading
 
 if TYPE_CHECKING:
+    from wncore.effort import Step
     from wncore.scoring import LayerScore
 
 
@@ -18,17 +21,35 @@ def foretell(reading: Reading, memory: int, pairs: int) -> None:
     reading.model.foretell(reading.names, ("input", "output") if pairs else ("output",), state, memory)
 
 
-def show_plan(reading: Reading, as_json: bool) -> int:
+def show_plan(reading: Reading, as_json: bool, settings: dict[str, Any], exactly: Collection[str]) -> int:
     """Print what would be done, and what it would take."""
+    effort = _effort(reading, settings, exactly)
     from wncore.results import to_json
     from wncore_cli.resource_tables import resources_document, resources_table
 
     if as_json:
         plan = {"schema": "wncore.score/1", "source": reading.source, "dry_run": True, **reading.described}
-        echo(to_json(plan | {"layers": reading.names} | resources_document(reading.model, None)))
+        echo(to_json(plan | {"layers": reading.names} | resources_document(reading.model, None, effort=effort)))
         return 0
-    echo(f"would score {_extent(len(reading.names), reading.described)}\n\n{resources_table(reading.model, None)}")
+    extent = _extent(len(reading.names), reading.described)
+    echo(f"would score {extent}\n\n{resources_table(reading.model, None, effort=effort)}")
     return 0
+
+
+def _effort(reading: Reading, settings: dict[str, Any], exactly: Collection[str]) -> "list[Step]":
+    """Foretell the time: of the forward, and of scoring, that of the layers that are scored exactly apart."""
+    from wncore.scoring_effort import distance_effort, pairs_effort
+
+    model, trial = reading.model, partial(reading.model.trial, reading.engine)
+    layers = {name: model.layers[name] for name in reading.names}
+    exact = sum(layers[name].shape[0] for name in exactly)
+    neurons = sum(layer.shape[0] for layer in layers.values())
+    inputs = {layer.reads: layer.shape[1] for layer in layers.values()}
+    steps = list(model.effort())
+    for estimator, count in ((settings["estimator"], neurons - exact), ("exact", exact)):
+        steps += [distance_effort(trial, model.tokens, count, estimator)] if count else []
+    steps += pairs_effort(trial, model.tokens, neurons, list(inputs.values()), settings["pairs"])
+    return steps
 
 
 def resources(reading: Reading) -> dict[str, Any]:

@@ -93,11 +93,15 @@ class TensorWriter:
 
 @contextmanager
 def streamed_tensors(
-    path: str | Path, shapes: Shapes, metadata: Mapping[str, str] | None = None, force: bool = False
+    path: str | Path,
+    shapes: Shapes,
+    metadata: Mapping[str, str] | None = None,
+    force: bool = False,
+    lasting: bool = True,
 ) -> Generator[TensorWriter, None, None]:
     """Yield a writer of the tensors of one file, which takes its name, whole, at the end of the `with`.
 
-    After an exception there is no file, or the old one.
+    After an exception there is no file, or the old one. Only what is `lasting` is flushed to the disk.
 
     >>> from tempfile import TemporaryDirectory
     >>> from wncore.dumps import open_dump
@@ -124,7 +128,7 @@ def streamed_tensors(
     }
     header = encode_header(path, tensors, metadata or {})
     rows = {name: tensor if tensor.ndim else tensor[None] for name, tensor in tensors.items()}
-    with replacing(path, force) as temporary:
+    with replacing(path, force, lasting) as temporary:
         with FileIO(temporary, "r+") as file:
             writer = TensorWriter(path, file, rows, 8 + len(header))
             _reserve(file, writer.size)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from wncore.effort import Step
 from wncore.errors import InputError, NonFiniteError
 from wncore.evaluation import Begin, Convention, Evaluation, Plan
 from wncore.resources import Memory
@@ -17,6 +18,7 @@ from wncore.sources import Named, nameless
 from wncore.tick import Tick, idle
 from wncore_torch.model import forecast
 from wncore_torch.model.blocks import find_blocks, names_around
+from wncore_torch.model.effort import forward_effort
 from wncore_torch.model.folder import Folder
 from wncore_torch.model.memory import begin_measuring, peak, room, saying_what_to_change
 from wncore_torch.model.recording import Batch
@@ -100,6 +102,13 @@ class Judging:
     def following(self) -> "list[Following]":
         """Return the texts, each in front of the first block of a model that somebody else leads them through."""
         return [Following(self._folder, one, self._batch, self._place) for one in self._questions]
+
+    def effort(self) -> list[Step]:
+        """Foretell the time, by trials of a moment."""
+        shapes = [one.asked.ids.shape for one in self._questions]
+        count, length = max(shapes)
+        tokens = sum(ids.numel() for ids in (one.asked.ids for one in self._questions))
+        return forward_effort(self._folder, tokens, min(self._batch, count), length, head=True)
 
     def measured(self) -> Memory:
         """Return the peak since this was planned."""

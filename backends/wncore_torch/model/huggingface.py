@@ -87,6 +87,7 @@ class HuggingFace:
         BackendUnavailable
             If torch, transformers or what these need is not installed.
         """
+        give_back_at_once()  # before the first large array
         with _demanding():
             import torch
 

@@ -18,14 +18,16 @@ from torch import Tensor
 
 from wncore.backend import Backend
 from wncore.dumps.stream import Shapes
+from wncore.effort import Step
 from wncore.errors import listed
 from wncore.failures import Fail, forgive
 from wncore.layers.activations import Activations
-from wncore.resources import Memory
+from wncore.resources import LARGER, Memory, give_back_at_once
 from wncore.sources import Order
 from wncore.tick import Tick, idle
 from wncore_torch.model import forecast
 from wncore_torch.model.capture import Captured, capture, check_folder
+from wncore_torch.model.effort import forward_effort, trial_layer
 from wncore_torch.model.folder import Folder
 from wncore_torch.model.held import Collected, InMemory
 from wncore_torch.model.linears import Linear, Linears, numberless
@@ -84,6 +86,15 @@ class ModelSource:
         after = block + forecast.on_device(folder, held) + run
         self.predicted = self.base + (blocks | after) + forecast.beside(self.tokens)
         return self.predicted
+
+    def effort(self) -> list[Step]:
+        """Foretell the time of a forward of the windows, by trials of a moment."""
+        count, length = self.windows.shape
+        return forward_effort(self.folder, self.tokens, min(self.batch, count), length)
+
+    def trial(self, backend: Backend, rows: int, neurons: int, inputs: int) -> Activations:
+        """Return a layer of random numbers where those of the model will be, in its dtype."""
+        return trial_layer(self.folder, backend, rows, neurons, inputs)
 
     def layout(self, layers: Sequence[Linear], parts: Collection[str], counts: Counts | None = None) -> Shapes:
         """Return the tensors that a dump of some layers has: `wncore_torch.model.written.layout`."""
@@ -165,6 +176,7 @@ class ModelSource:
         Whoever changes weights between two layers says by `order` who feels it: nobody; layers of later blocks; layers
         that run later. `finished` is told of each block, when its layers are done and its weights still in memory.
         """
+        give_back_at_once(LARGER)
         stream, starts = self.start()
         wanted, length = set(chosen), self.windows.shape[1]
         for block in stream.blocks():

@@ -108,7 +108,7 @@ def spooled(shapes: Shapes, counts: Counts, starts: Sequence[int], length: int) 
     """
     with TemporaryDirectory(prefix="wncore-") as folder, ExitStack() as opened:
         path = Path(folder, "block.safetensors")
-        writer = opened.enter_context(streamed_tensors(path, shapes))
+        writer = opened.enter_context(streamed_tensors(path, shapes, lasting=False))
         yield Spooled(path, OnDisk(writer, counts, starts, length), opened.close)
 
 

@@ -85,10 +85,27 @@ class Layer(LinearLayer):
     """Which of its tensors holds nothing, in words."""
 
     @property
-    def lengths(self) -> list[int | None]:
-        """The tokens of a sequence, in each piece of the output, or else of the input; None where it is unknown."""
+    def teller(self) -> Tensor | None:
+        """The tensor that tells where sequences begin: the output, or else the input, as the stated length cuts it.
+
+        Where that does not tell, the input does, or else the mask, if its axes are of batch and position. None if the
+        layer has no tokens.
+        """
         source = self.output or self.input
-        return sequence_tokens([entry for _, entry in source.pieces], self.sequence_length) if source else []
+        if source is None or None not in self._lengths_of(source):
+            return source
+        for other in filter(None, (self.input, self.mask)):
+            if None not in self._lengths_of(other) and any(len(many(entry)) > 1 for _, entry in other.pieces):
+                return other
+        return source
+
+    @property
+    def lengths(self) -> list[int | None]:
+        """The tokens of a sequence in each piece of the `teller`; None where they are unknown."""
+        return self._lengths_of(self.teller) if self.teller is not None else []
+
+    def _lengths_of(self, tensor: Tensor) -> list[int | None]:
+        return sequence_tokens([entry for _, entry in tensor.pieces], self.sequence_length)
 
     def check(self) -> None:
         """Raise if nothing can be computed from the layer.
@@ -140,11 +157,10 @@ class Layer(LinearLayer):
         return values.astype(bool)
 
     def _sequences(self) -> NDArray[np.int64] | None:
-        source = self.output or self.input
+        teller = self.teller
         numbers: list[NDArray[np.int64]] = []
         count = 0
-        entries = [entry for _, entry in source.pieces] if source is not None else []
-        for entry, length in zip(entries, self.lengths, strict=True):
+        for (_, entry), length in zip(teller.pieces if teller is not None else (), self.lengths, strict=True):
             if not length:
                 return None
             numbers.append(count + np.arange(entry.rows) // length)  # every piece starts a sequence
@@ -152,9 +168,7 @@ class Layer(LinearLayer):
         return np.concatenate(numbers) if numbers else None
 
     def _hint(self) -> str:
-        """Say what the mask, or else the axes of the tokens, tell of the length that is asked for."""
-        if self.mask is not None and len(sizes := many(self.mask.pieces[0][1])) > 1:
-            return f", {sizes[-1]} by the axes of the mask"
+        """Name the axes that do not tell the length that is asked for."""
         source = self.output or self.input
         shape = source.pieces[0][1].shape if source is not None else ()
         return f"; its axes are {shape}" if len(shape) > 2 else ""

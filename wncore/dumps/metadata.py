@@ -52,13 +52,17 @@ def count_gram_tokens(layers: dict[str, Layer], metadata: dict[str, str]) -> lis
     return [f"wncore.gram_tokens has no effect on {several(idle)}: no gram of that name is there"] if idle else []
 
 
-def share_inputs(layers: dict[str, Layer], metadata: dict[str, str], spoiled: Container[str] = ()) -> list[str]:
+def shared_inputs(metadata: dict[str, str]) -> dict[str, str]:
+    """Return names of layers, and for each the layer with which the input that it reads is stored."""
+    return _table(metadata, "wncore.shared_inputs", "names of layers", str)
+
+
+def share_inputs(layers: dict[str, Layer], shared: dict[str, str], spoiled: Container[str] = ()) -> list[str]:
     """Give layers the input, or its Gram matrix, that is stored with another layer; return a note on idle names.
 
     What is wrong with the input of a `spoiled` layer is wrong with those that read it.
     """
     idle: list[str] = []
-    shared = _table(metadata, "wncore.shared_inputs", "names of layers", str)
     for name, owner in shared.items():
         reader, source = layers.get(name), layers.get(owner)
         if reader is None or reader.input is not None:

@@ -1,8 +1,9 @@
 """Whether shapes, masks and the stated length of a dump agree on what a sequence is, and each has an effect."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import accumulate
 
-from wncore.dumps.axes import many, sequence_tokens, several
+from wncore.dumps.axes import Piece, many, own_length, sequence_tokens, several
 from wncore.dumps.header import Entry
 from wncore.dumps.layer import Layer
 from wncore.dumps.tensor import Tensor
@@ -25,68 +26,109 @@ def check_sequences(layer: Layer) -> None:
                     f"and a sequence has {entry.shape[2]} tokens; swap the second and the third"
                 )
     source = layer.output or layer.input
-    if layer.input is not None and layer.output is not None:
-        _demand_alike(layer, layer.input, layer.output)
-    if layer.mask is not None and source is not None:
-        _demand_alike(layer, layer.mask, source)
-
-
-def _demand_alike(layer: Layer, one: Tensor, other: Tensor) -> None:
-    """Demand that sequences are of one length where the axes of the first tensor tell it, and anything of the other."""
-    entries = [entry for _, entry in other.pieces]
-    lengths = sequence_tokens(entries, layer.sequence_length)
-    if len(one.pieces) != len(entries):
+    if source is None:
         return
-    for (_, a), b, length in zip(one.pieces, entries, lengths, strict=True):
-        length = length or (many(b)[-1] if len(many(b)) > 1 else None)
-        if length and len(many(a)) > 1 and many(a)[-1] != length and a.rows == b.rows:
+    entries = [entry for _, entry in source.pieces]
+    lengths = sequence_tokens(entries, layer.sequence_length)
+    used = [length or _told(entry) for entry, length in zip(entries, lengths, strict=True)]
+    others = [other for other in (layer.input, layer.mask) if other is not None and other is not source]
+    for other in others:
+        _demand_alike(layer, other, source, used)
+    if len(others) == 2:  # the output may tell nothing
+        _demand_alike(layer, others[1], others[0], [_told(entry) for _, entry in others[0].pieces])
+
+
+def _told(entry: Entry) -> int | None:
+    """Return the tokens of a sequence by the axes of batch and position; a single row may be many sequences."""
+    sizes = many(entry)
+    return sizes[-1] if len(sizes) > 1 and entry.rows else None
+
+
+def _demand_alike(layer: Layer, one: Tensor, other: Tensor, lengths: Sequence[int | None]) -> None:
+    """Demand that where the axes of the first tensor tell a length, sequences of the other, by piece, have that one."""
+    entries, ours = [entry for _, entry in other.pieces], [entry for _, entry in one.pieces]
+    for i, j in _side_by_side(ours, entries):
+        told, length = _told(ours[i]), lengths[j]
+        if told and length and told != length:
             raise DumpError(
-                f"{layer.name}: by the axes {a.shape} of {one.name} a sequence has {many(a)[-1]} tokens, and {length} "
-                f"in {b.name} {b.shape}; swap axes of one of them, or give the right --length"
+                f"{layer.name}: by the axes {ours[i].shape} of {one.name} a sequence has {told} tokens, and {length} "
+                f"in {entries[j].name} {entries[j].shape}; swap axes of one of them, or give the right --length"
             )
 
 
-def check_effect(layers: Iterable[Layer], option: int | None, stated: int | None, masked: bool) -> list[str]:
-    """Say where sequences are unknown or not whole, and where a stated length or a mask has no effect.
+def _side_by_side(one: Sequence[Entry], other: Sequence[Entry]) -> Iterator[tuple[int, int]]:
+    """Yield the numbers of the pieces of two tensors that hold the same tokens, however the files are cut."""
+    ends = [list(accumulate(entry.rows for entry in pieces)) for pieces in (one, other)]
+    i = j = 0
+    while i < len(one) and j < len(other):
+        yield i, j
+        i, j = i + (ends[0][i] <= ends[1][j]), j + (ends[1][j] <= ends[0][i])
+
+
+def check_effect(
+    layers: Collection[Layer], option: int | None, stated: int | None, masks: Sequence[Piece]
+) -> list[str]:
+    """Say where sequences are unknown, not whole, or told by another tensor, and what has no effect.
 
     Raises
     ------
     InputError
         If the length was given as an option, and no layer has tokens.
     """
-    sources = [source for layer in layers if (source := layer.output or layer.input) is not None]
-    if sources:
-        return _layout_notes(sources, option or stated, "--length" if option else "wncore.sequence_length")
+    if any(layer.output or layer.input for layer in layers):
+        sound = [layer for layer in layers if layer.fault is None and layer.empty is None]
+        named = "--length" if option else "wncore.sequence_length"
+        return _layout_notes(sound, option or stated, named) + _idle_masks(layers, masks)
     if option:
         raise InputError(f"--length {option} has no effect: no layer has inputs or outputs; leave it out")
-    idle = [name for name, there in (("wncore.sequence_length", stated), ("tokens.mask", masked)) if there]
+    idle = [name for name, there in (("wncore.sequence_length", stated), ("tokens.mask", masks)) if there]
     return [f"{' and '.join(idle)}: without effect, since no layer has inputs or outputs"] if idle else []
 
 
-def _layout_notes(sources: Sequence[Tensor], stated: int | None, named: str) -> list[str]:
+def _layout_notes(layers: Iterable[Layer], stated: int | None, named: str) -> list[str]:
     notes: list[str] = []
     overruled: list[Entry] = []
     broken: list[Entry] = []
     unknown: list[Entry] = []
-    for source in sources:
-        entries = [entry for _, entry in source.pieces]
-        for entry, length in zip(entries, sequence_tokens(entries, stated), strict=True):
+    rows: list[Entry] = []
+    lent: dict[str, list[tuple[Tensor, Tensor]]] = {}
+    for layer in layers:
+        source, teller = layer.output or layer.input, layer.teller
+        if source is None or teller is None:
+            continue
+        if teller is not source:
+            lent.setdefault(teller.part, []).append((source, teller))
+        single = not stated and not any(_told(entry) for _, entry in teller.pieces)
+        for (_, entry), length in zip(teller.pieces, layer.lengths, strict=True):
             if stated and length != stated:
                 overruled.append(entry)
             elif stated and entry.rows % stated:
                 broken.append(entry)
             elif not length and len(entry.leading) > 1:
                 unknown.append(entry)
+            elif length and single:
+                rows.append(entry)
+    for pairs in lent.values():
+        _, entry = pairs[0][1].pieces[0]
+        notes.append(
+            f"{several([source.name for source, _ in pairs])}: a sequence has {own_length(entry)} tokens, by the axes "
+            f"{entry.shape} of {entry.name}"
+        )
+    if rows:
+        notes.append(
+            f"{several([entry.name for entry in rows])}: the row {rows[0].shape} is read as one sequence of "
+            f"{rows[0].rows} tokens; if it holds several, --length says how long they are"
+        )
     if overruled:
         notes.append(
             f"{several([entry.name for entry in overruled])}: {named} {stated} has no effect, by the axes "
             f"{overruled[0].shape}; reshape or swap them if that is wrong"
         )
     if broken and stated:
-        rows = broken[0].rows
+        count = broken[0].rows
         notes.append(
-            f"{several([entry.name for entry in broken])}: {rows} tokens are no whole number of sequences of {stated}, "
-            f"the length that {named} says; the last has {rows % stated}"
+            f"{several([entry.name for entry in broken])}: {count} tokens are no whole number of sequences of "
+            f"{stated}, the length that {named} says; the last has {count % stated}"
         )
     if unknown:
         notes.append(
@@ -94,3 +136,14 @@ def _layout_notes(sources: Sequence[Tensor], stated: int | None, named: str) -> 
             f"sequence is; --length says it"
         )
     return notes
+
+
+def _idle_masks(layers: Iterable[Layer], masks: Sequence[Piece]) -> list[str]:
+    """Name the files whose masks serve no layer, because each file of its tokens has its own."""
+    used = {header.path for layer in layers if layer.mask is not None for header, _ in layer.mask.pieces}
+    idle = [header.path.name for header, entry in masks if header.path not in used and entry.rows]
+    return (
+        [f"tokens.mask in {several(idle)} has no effect: other files have the masks of all layers"]
+        if used and idle
+        else []
+    )

@@ -142,10 +142,11 @@ class TestMasks:
         path = write(tmp_path / "a.safetensors", {"q.output": Q.reshape(B, P, 15), "tokens.mask": MASK[:, 0].copy()})
         refused(path, says="has 4 positions for the 24 tokens of q.output")
 
-    def test_it_answers_for_the_length_that_is_asked_for(self, tmp_path):
-        layer = only(opened(tmp_path, {"q.output": FLAT, "tokens.mask": MASK}))
-        with pytest.raises(InputError, match="give --length, 6 by the axes of the mask"):
-            layer.tokens(1)
+    def test_it_tells_the_sequences_of_tokens_that_do_not(self, tmp_path):
+        dump = opened(tmp_path, {"q.output": FLAT, "tokens.mask": MASK})
+        rank = np.cumsum(MASK, axis=1) - 1
+        assert only(dump).tokens(1).keep.tolist() == (MASK & (rank >= 1)).ravel().tolist()
+        assert dump.notes == ("q.output: a sequence has 6 tokens, by the axes (4, 6) of tokens.mask",)
 
 
 class TestLengths:

@@ -66,6 +66,15 @@ class TestPieces:
         write(tmp_path / "2.safetensors", {"l.input": X[:12].reshape(3, 4, D)})
         refused(tmp_path, says="a sequence has 4 tokens, and 6 in l.output")
 
+    @pytest.mark.parametrize("shape", [(-1, M), (1, -1, M)])
+    def test_files_that_a_stated_length_cuts_within_sequences_are_refused(self, tmp_path, shape):
+        files = ({"l.output": Y[:10].reshape(shape)}, {"l.output": Y[10:].reshape(shape)}, {"tokens.mask": EVERY})
+        with pytest.raises(
+            DumpError,
+            match=r"a file of l\.output \(.*14, 5\) begins within a sequence of 6 tokens, by the axes \(4, 6\)",
+        ):
+            opened(tmp_path, *files, length=P)
+
     def test_an_empty_mask_of_a_file_tells_nothing(self, tmp_path):
         dump = opened(tmp_path, {"l.output": Y}, {"tokens.mask": EVERY}, {"tokens.mask": np.ones((0, 7), bool)})
         assert starts(only(dump)) == [0, 6, 12, 18]

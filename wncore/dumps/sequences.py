@@ -45,24 +45,31 @@ def _told(entry: Entry) -> int | None:
 
 
 def _demand_alike(layer: Layer, one: Tensor, other: Tensor, lengths: Sequence[int | None]) -> None:
-    """Demand that where the axes of the first tensor tell a length, sequences of the other, by piece, have that one."""
-    entries, ours = [entry for _, entry in other.pieces], [entry for _, entry in one.pieces]
-    for i, j in _side_by_side(ours, entries):
-        told, length = _told(ours[i]), lengths[j]
+    """Demand that sequences begin where the axes of the first tensor tell it; lengths are of the pieces of the other."""
+    for (_, mine), (_, entry), length, shift in _side_by_side(one, other, lengths):
+        told = _told(mine)
         if told and length and told != length:
             raise DumpError(
-                f"{layer.name}: by the axes {ours[i].shape} of {one.name} a sequence has {told} tokens, and {length} "
-                f"in {entries[j].name} {entries[j].shape}; swap axes of one of them, or give the right --length"
+                f"{layer.name}: by the axes {mine.shape} of {one.name} a sequence has {told} tokens, and {length} in "
+                f"{entry.name} {entry.shape}; swap axes of one of them, or give the right --length"
+            )
+        if told and length and shift % length:
+            raise DumpError(
+                f"{layer.name}: a file of {entry.name} {entry.shape} begins within a sequence of {told} tokens, by the "
+                f"axes {mine.shape} of {one.name}; cut files between sequences"
             )
 
 
-def _side_by_side(one: Sequence[Entry], other: Sequence[Entry]) -> Iterator[tuple[int, int]]:
-    """Yield the numbers of the pieces of two tensors that hold the same tokens, however the files are cut."""
-    ends = [list(accumulate(entry.rows for entry in pieces)) for pieces in (one, other)]
+def _side_by_side(
+    one: Tensor, other: Tensor, lengths: Sequence[int | None]
+) -> Iterator[tuple[Piece, Piece, int | None, int]]:
+    """Pair the pieces of two tensors that hold the same tokens, with how much later the second begins."""
+    ends, others = (list(accumulate(entry.rows for _, entry in tensor.pieces)) for tensor in (one, other))
     i = j = 0
-    while i < len(one) and j < len(other):
-        yield i, j
-        i, j = i + (ends[0][i] <= ends[1][j]), j + (ends[1][j] <= ends[0][i])
+    while i < len(ends) and j < len(others):
+        mine, piece = one.pieces[i], other.pieces[j]
+        yield mine, piece, lengths[j], (others[j] - piece[1].rows) - (ends[i] - mine[1].rows)
+        i, j = i + (ends[i] <= others[j]), j + (others[j] <= ends[i])
 
 
 def check_effect(

@@ -1,4 +1,4 @@
-"""Which axes are tokens and which are channels, and where positions are known, asked for, or said to be unknown."""
+"""Which axes are tokens and which are channels."""
 
 import json
 
@@ -7,8 +7,8 @@ import pytest
 from dump_samples import only, refused
 from rawfile import write
 
-from wncore.dumps import open_dump, write_dump
-from wncore.errors import InputError
+from wncore.dumps import open_dump
+from wncore.errors import DumpError, InputError
 
 RNG = np.random.default_rng(0)
 B, P, H, C = 4, 6, 3, 5
@@ -81,6 +81,28 @@ class TestHeads:
         assert only(opened(tmp_path, {"l.input": x, "l.output": y})).input.rows == 24
         assert only(opened(tmp_path, {"l.input": x, "l.output": y[:6]})).input.columns == 20
 
+    def test_so_does_the_weight_of_a_layer_that_shares_it(self, tmp_path):
+        """Without it heads would be channels: 24 tokens of 15."""
+        tensors = {"k.input": Q, "q.weight": RNG.standard_normal((7, C))}
+        layers = opened(tmp_path, tensors, length=H, shared_inputs='{"q": "k"}').layers
+        np.testing.assert_array_equal(layers["q"].input.read(), Q.reshape(B * P * H, C))
+
+    @pytest.mark.parametrize("other", [{"tokens.mask": MASK}, {"q.input": FLAT}, {"q.input": FLAT.reshape(B, P, 15)}])
+    def test_heads_before_positions_are_told_by_the_number_of_tokens(self, tmp_path, other):
+        swapped = np.ascontiguousarray(Q.transpose(0, 2, 1, 3))
+        dump = opened(tmp_path, {"q.output": swapped, "m.output": FLAT} | other)
+        with pytest.raises(DumpError, match=r"24 (positions|tokens)"):
+            dump.layers["q"].check()
+        dump.layers["m"].check()
+        said = "the axes (4, 3, 6, 5) would fit as (batch, head, position, channel); swap the second and the third"
+        assert f"q.output: {said}" in dump.notes
+
+    def test_one_channel_alone_is_named(self, tmp_path):
+        (note,) = opened(tmp_path, {"q.output": Q.reshape(B, 90, 1)}).notes
+        assert "the axes (4, 90, 1) are read as (batch, position, channel), 360 tokens of one channel" in note
+        gate = {"q.output": Q.reshape(B, 90, 1), "q.bias": np.ones(1)}
+        assert opened(tmp_path, gate).notes == ()
+
     def test_a_stated_length_that_is_that_of_the_third_axis_is_a_swap(self, tmp_path):
         path = write(tmp_path / "a.safetensors", {"q.output": np.ascontiguousarray(Q.transpose(0, 2, 1, 3))})
         refused(path, length=P, says=r"q.output has the axes \(4, 3, 6, 5\).* swap the second and the third")
@@ -113,123 +135,41 @@ class TestHeads:
         assert layer.tokens().keep.tolist() == MASK.ravel().tolist()
 
 
-class TestMasks:
-    """A mask of any layout fits tensors of any layout, if it has the tokens and sequences of them."""
+class TestSharedAxes:
+    """What any reader of an input tells of its axes, it tells all."""
 
-    @pytest.mark.parametrize("mask", [(B, P), (B, P, 1), (B, 1, 1, P), (B * P,), (B * P, 1), (1, B * P)])
-    @pytest.mark.parametrize("shape", [(B, P, H, C), (B, P, H * C), (B * P, H * C), (B * P, 1, H * C), (1, B * P, 15)])
-    @pytest.mark.parametrize("dtype", [bool, np.uint8])
-    def test_it_fits(self, tmp_path, mask, shape, dtype):
-        tensors = {"q.output": Q.reshape(shape), "tokens.mask": MASK.astype(dtype).reshape(mask)}
-        layer = only(opened(tmp_path, tensors, length=P))
-        np.testing.assert_array_equal(layer.output.read(), FLAT)
-        tokens = layer.tokens()
-        assert tokens.keep.tolist() == MASK.ravel().tolist()
-        assert tokens.sequence.tolist() == np.repeat(np.arange(B), MASK.sum(axis=1)).tolist()
-        rank = np.cumsum(MASK, axis=1) - 1
-        assert layer.tokens(2).keep.tolist() == (MASK & (rank >= 2)).ravel().tolist()
+    Q = RNG.standard_normal((2, 3, 4, 5))
 
-    @pytest.mark.parametrize("shape", [(B, P, H, C), (B, P, H * C)])
-    def test_one_that_is_swapped_is_refused(self, tmp_path, shape):
-        path = write(tmp_path / "a.safetensors", {"q.output": Q.reshape(shape), "tokens.mask": MASK.reshape(P, B)})
-        refused(path, says=r"q: by the axes \(6, 4\) of tokens.mask a sequence has 4 tokens, and 6 in q.output")
+    def shared(self, tmp_path, **tensors):
+        named = {name.replace("_", "."): value for name, value in tensors.items()}
+        return opened(tmp_path, {"o.input": self.Q, **named}, shared_inputs='{"c": "o"}')
 
-    def test_one_that_contradicts_the_stated_length_is_refused(self, tmp_path):
-        path = write(tmp_path / "a.safetensors", {"q.output": FLAT, "tokens.mask": MASK})
-        refused(path, length=8, says=r"by the axes \(4, 6\) of tokens.mask a sequence has 6 tokens, and 8 in q.output")
+    def test_the_weight_of_the_reader_tells_the_channels(self, tmp_path):
+        dump = self.shared(tmp_path, c_weight=RNG.standard_normal((7, 5)))
+        for layer in dump.layers.values():
+            np.testing.assert_array_equal(layer.input.read(), self.Q.reshape(24, 5))
+        dump = self.shared(tmp_path, c_weight=RNG.standard_normal((7, 20)))
+        np.testing.assert_array_equal(dump.layers["c"].input.read(), self.Q.reshape(6, 20))
+        assert dump.notes == ()
 
-    def test_one_of_the_wrong_size_is_not_taken_for_heads(self, tmp_path):
-        path = write(tmp_path / "a.safetensors", {"q.output": Q.reshape(B, P, 15), "tokens.mask": MASK[:, 0].copy()})
-        refused(path, says="has 4 positions for the 24 tokens of q.output")
+    def test_the_output_of_the_reader_tells_the_tokens(self, tmp_path):
+        dump = self.shared(tmp_path, c_output=RNG.standard_normal((24, 2)))
+        assert dump.layers["c"].input.columns == 5
 
-    def test_it_tells_the_sequences_of_tokens_that_do_not(self, tmp_path):
-        dump = opened(tmp_path, {"q.output": FLAT, "tokens.mask": MASK})
-        rank = np.cumsum(MASK, axis=1) - 1
-        assert only(dump).tokens(1).keep.tolist() == (MASK & (rank >= 1)).ravel().tolist()
-        assert dump.notes == ("q.output: a sequence has 6 tokens, by the axes (4, 6) of tokens.mask",)
+    def test_the_input_tells_the_tokens_of_the_readers_output(self, tmp_path):
+        files = {"o.input": RNG.standard_normal((24, 2)), "c.output": self.Q}
+        dump = opened(tmp_path, files, shared_inputs='{"c": "o"}')
+        assert (dump.layers["c"].output.rows, dump.layers["c"].output.columns) == (24, 5)
 
+    def test_its_own_weight_comes_first(self, tmp_path):
+        dump = self.shared(tmp_path, o_weight=RNG.standard_normal((7, 20)), c_weight=RNG.standard_normal((7, 5)))
+        assert dump.layers["o"].input.columns == 20
+        with pytest.raises(DumpError, match="c: input has 20 channels, weight 5 columns"):
+            dump.layers["c"].check()
 
-class TestLengths:
-    """A length that is stated has its effect, or a word is said."""
-
-    @pytest.mark.parametrize("shape", [(1, 24, 15), (24, 15), (24, 1, 15), (1, 24, 3, 5), (24, 1, 3, 5)])
-    @pytest.mark.parametrize("stated", [{"length": 4}, {"sequence_length": "4"}])
-    def test_it_cuts_tokens_that_lie_in_one_row(self, tmp_path, shape, stated):
-        layer = only(opened(tmp_path, {"q.output": Q.reshape(shape)}, **stated))
-        assert positions(layer.tokens()) == [0, 4, 8, 12, 16, 20]
-        assert layer.tokens(1).count == 18
-
-    def test_a_row_without_one_is_a_sequence(self, tmp_path):
-        assert positions(only(opened(tmp_path, {"q.output": Q.reshape(1, 24, 15)})).tokens()) == [0]
-
-    @pytest.mark.parametrize("shape", [(24, 1, 15), (24, 1, 3, 5)])
-    def test_an_axis_of_one_is_no_position(self, tmp_path, shape):
-        dump = opened(tmp_path, {"q.output": Q.reshape(shape)})
-        tokens = only(dump).tokens()
-        assert tokens.sequence.tolist() == list(range(24))
-        assert not tokens.first.any()
-        assert any("do not tell how long a sequence is; --length says it" in note for note in dump.notes)
-        with pytest.raises(InputError, match="--skip-tokens needs the length"):
-            only(dump).tokens(1)
-
-    @pytest.mark.parametrize("stated", [{"length": 8}, {"sequence_length": "8"}])
-    def test_axes_overrule_it_with_a_word(self, run, tmp_path, stated):
-        dump = opened(tmp_path, {"q.output": Q.reshape(B, P, 15)}, **stated)
-        assert positions(only(dump).tokens()) == [0, 6, 12, 18]
-        (note,) = dump.notes
-        assert note.startswith("q.output: ")
-        assert "length 8 has no effect, by the axes (4, 6, 15)" in note
-        more = ["--length", 8] if "length" in stated else []
-        assert "8 has no effect" in run("score", tmp_path / "a.safetensors", *more)[2]
-
-    @pytest.mark.parametrize("shape", [(24, 15), (1, 24, 15), (24, 1, 15)])
-    @pytest.mark.parametrize("stated", [7, 100])
-    def test_sequences_that_are_not_whole_are_named(self, tmp_path, shape, stated):
-        dump = opened(tmp_path, {"q.output": Q.reshape(shape)}, length=stated)
-        assert positions(only(dump).tokens()) == list(range(0, 24, stated))
-        assert f"24 tokens are no whole number of sequences of {stated}, " in dump.notes[0]
-        assert f"the last has {24 % stated}" in dump.notes[0]
-
-    def test_one_that_fits_needs_no_word(self, tmp_path):
-        for shape in ((24, 15), (B, P, 15), (1, 24, 15)):
-            assert opened(tmp_path, {"q.output": Q.reshape(shape)}, length=P).notes == ()
-
-    def test_an_option_without_tokens_is_refused(self, run, tmp_path):
-        path = write(tmp_path / "a.safetensors", {"l.gram": np.eye(3), "l.weight": np.ones((2, 3))})
-        with pytest.raises(InputError, match="--length 8 has no effect: no layer has inputs or outputs; leave it out"):
-            open_dump(path, length=8)
-        assert run("prune", path, "--length", 8)[0] == 1
-
-    def test_metadata_and_masks_without_tokens_are_named(self, tmp_path):
-        tensors = {"l.gram": np.eye(3), "l.weight": np.ones((2, 3)), "tokens.mask": np.ones(6, bool)}
-        assert opened(tmp_path, tensors, sequence_length="3").notes == (
-            "wncore.sequence_length and tokens.mask: without effect, since no layer has inputs or outputs",
-        )
-
-    def test_names_in_metadata_that_are_not_there_are_named(self, tmp_path):
-        notes = opened(tmp_path, {"l.output": FLAT}, gram_tokens='{"l": 3}', shared_inputs='{"k": "l"}').notes
-        assert notes == (
-            "wncore.gram_tokens has no effect on l: no gram of that name is there",
-            "wncore.shared_inputs has no effect on k: no such layer is there, or it has an input of its own",
-        )
-
-    def test_input_and_output_must_lay_their_tokens_out_alike(self, tmp_path):
-        path = write(tmp_path / "a.safetensors", {"l.input": Q.reshape(B, P, 15), "l.output": FLAT.reshape(P, B, 15)})
-        refused(path, says=r"l: by the axes \(4, 6, 15\) of l.input a sequence has 6 tokens, and 4 in l.output")
-
-    def test_rows_of_different_length_in_several_files(self, tmp_path):
-        write(tmp_path / "1.safetensors", {"q.output": FLAT[None, :10].copy()})
-        write(tmp_path / "2.safetensors", {"q.output": FLAT[None, 10:].copy()})
-        assert positions(only(open_dump(tmp_path)).tokens()) == [0, 10]
-        assert positions(only(open_dump(tmp_path, length=5)).tokens()) == [0, 5, 10, 15, 20]
-
-    def test_shards_of_tokens_with_an_axis_of_one_are_cut_between_sequences(self, tmp_path):
-        y = FLAT.reshape(24, 1, 15)
-        files = write_dump(tmp_path / "d", {"q.output": y}, sequence_length=6, shard_bytes=y.nbytes // 2 - 1)
-        assert len(files) > 3
-        assert positions(only(open_dump(tmp_path / "d")).tokens()) == [0, 6, 12, 18]
-
-    def test_inspect_says_the_length(self, run, tmp_path):
-        for shape, length in (((B, P, 15), 6), ((24, 15), None), ((24, 1, 15), None), ((B, P, 3, 5), 6)):
-            path = write(tmp_path / "a.safetensors", {"q.output": Q.reshape(shape)})
-            assert json.loads(run("inspect", path, "--json")[1])["layers"][0]["sequence_length"] == length
+    def test_a_mask_of_another_length_than_the_input_is_no_mask_of_the_reader(self, tmp_path):
+        files = {"o.input": FLAT[:20].copy(), "o.output": FLAT, "k.output": FLAT, "tokens.mask": np.ones((B, P), bool)}
+        files["c.weight"] = RNG.standard_normal((7, 15))
+        dump = opened(tmp_path, files, shared_inputs='{"c": "o"}')
+        with pytest.raises(DumpError, match="c: the mask has 24 positions for 20 tokens"):
+            dump.layers["c"].check()

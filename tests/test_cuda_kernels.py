@@ -1,12 +1,14 @@
 """Kernels that only a CUDA device can run, and fused against plain at sizes beyond the conformance suite."""
 
 import warnings
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
 from wncore.backend import get_backend
-from wncore.histograms import choose_edges
+from wncore.histograms import choose_edges, coarsen
+from wncore.layers.pieces import TreeSum
 from wncore.tolerance import share
 
 torch = pytest.importorskip("torch")
@@ -57,6 +59,31 @@ def test_histogram_of_outputs_that_are_not_contiguous(fused, view):
     edges = edges_of(y, 64)
     for strided, packed in zip(fused.histogram(y, edges), fused.histogram(y.contiguous(), edges), strict=True):
         assert torch.equal(strided, packed)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, *HALF])
+@pytest.mark.parametrize(("bins", "factor"), [(1024, 8), (128, 1)])
+def test_runs_have_the_bits_of_histograms_one_by_one(fused, dtype, bins, factor):
+    y = drawn(30_000, 37, dtype)
+    edges = edges_of(y, bins)
+    starts = [0, 1, 9_000, 16_000, 29_990, 30_000]
+    found = fused.histogram_runs(y, edges, torch.tensor(starts, device="cuda"), factor)
+    total = TreeSum(lambda a, b: tuple(one + other for one, other in zip(a, b, strict=True)))
+    for run, (first, last) in enumerate(pairwise(starts)):
+        counts, sums, powers = fused.histogram(y[first:last], edges)
+        total.add((counts, sums, powers))
+        expected = *coarsen(counts, sums, edges, factor)[:2], powers
+        assert all(torch.equal(part[run], one) for part, one in zip(found[3:], expected, strict=True))
+    assert all(torch.equal(*both) for both in zip(found[:3], total.result(), strict=True))
+
+
+def test_runs_over_any_number_of_bins(fused, plain):
+    y = drawn(1000, 3)
+    edges, starts = edges_of(y, 96), torch.tensor([0, 300, 1000], device="cuda")
+    for one, other in zip(
+        fused.histogram_runs(y, edges, starts, 3), plain.histogram_runs(y, edges, starts, 3), strict=True
+    ):
+        assert torch.equal(one, other)
 
 
 def test_more_bins_than_shared_memory_holds(fused, plain):

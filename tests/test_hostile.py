@@ -56,7 +56,8 @@ class TestNonFinite:
         path = rawfile.write(tmp_path / "dump.safetensors", tensors)
         line = judge.refusal(capsys, path)
         assert f"{name} holds NaN or infinity: 3 of its {flat.size} values" in line
-        assert f" {places[0][0]}, channel {places[0][1]}; " in line
+        row, column = places[0]
+        assert (f" neuron {row}; " if name == "fc.bias" else f" {row}, channel {column}; ") in line
 
     @pytest.mark.parametrize("dtype", [dtype for name, dtype in judge.DTYPES.items() if name not in ("BOOL", "U8")])
     def test_they_are_found_in_every_dtype(self, tmp_path, dtype, capsys):

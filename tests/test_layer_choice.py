@@ -39,8 +39,8 @@ class TestIdle:
     def test_inspect_lists_them(self, run, tmp_path):
         code, out, err = run("inspect", self.mixture(tmp_path))
         assert (code, err) == (0, "")
-        assert "warning: experts.2: experts.2 has 1 tokens that count" in out
-        assert "warning: experts.3: experts.3.input in" in out
+        assert "warning: experts.2 has 1 tokens that count" in out
+        assert "warning: experts.3.input in" in out
         figures = json.loads(run("inspect", self.mixture(tmp_path), "--json")[1])
         assert [layer["tokens"] for layer in figures["layers"]] == [120, 80, 1, 0]
         assert "failed" not in figures
@@ -164,6 +164,61 @@ class TestInspect:
         assert "\nh  " in out
         assert err.startswith("wncore: error: ")
         assert err.count("\n") == 1
+
+    @pytest.mark.parametrize("counting", [0, 1])
+    def test_tokens_that_do_not_count_are_padding(self, run, tmp_path, counting):
+        mask = np.arange(200) < counting
+        path = write(tmp_path / "a.safetensors", {"h.input": X, "h.weight": W, "tokens.mask": mask})
+        code, out, _ = run("inspect", path)
+        assert code == 0
+        assert f"warning: h has {counting} tokens that count, of 200" in out
+        (one,) = json.loads(run("inspect", path, "--json")[1])["layers"]
+        assert (one["tokens"], one["padding"]) == (counting, 200 - counting)
+
+    def test_padding_of_an_input_alone(self, run, tmp_path):
+        path = write(tmp_path / "a.safetensors", {"h.input": X, "tokens.mask": np.arange(200) < 150})
+        (one,) = json.loads(run("inspect", path, "--json")[1])["layers"]
+        assert (one["tokens"], one["padding"]) == (150, 50)
+
+    @pytest.mark.parametrize("part", ["gram", "weight"])
+    def test_what_prune_refuses_of_a_gram(self, run, tmp_path, part):
+        layer = {"gram": X.T @ X, "weight": W.copy()}
+        layer[part][2, 3] = np.nan
+        path = dump(tmp_path / "a.safetensors", {"h": layer})
+        says = f"h.{part} holds NaN or infinity: 1 of its"
+        assert says in run("prune", path)[2]
+        code, out, _ = run("inspect", path)
+        assert code == 1
+        assert says in out
+
+
+class TestShared:
+    """An input that is stored for others: it is of no use to itself."""
+
+    SHARED = json.dumps({"up": "hold", "gate": "hold"})
+
+    def lent(self, folder: Path, **more: dict) -> Path:
+        layers = {"hold": {"input": X}, "up": {"weight": W}, "gate": {"weight": -W}}
+        return dump(folder / "a.safetensors", layers | more, shared_inputs=self.SHARED)
+
+    @pytest.mark.parametrize("command", WORK)
+    def test_its_layer_is_left_out_with_a_note(self, run, tmp_path, command):
+        code, text, err = run(command, self.lent(tmp_path), "--json", *WORK[command])
+        assert code == 0
+        assert sorted(layers_of(json.loads(text))) == ["gate", "up"]
+        assert "and are left out: hold\n" in err
+
+    @pytest.mark.parametrize("command", WORK)
+    def test_alone_it_is_an_error(self, run, tmp_path, command):
+        code, _, err = run(command, self.lent(tmp_path), "--layer", "hold", *WORK[command])
+        assert code == 1
+        assert ("hold has an input but no weight" if command == "score" else "none of hold has a weight and") in err
+
+    def test_one_that_nobody_reads_is_still_an_error(self, run, tmp_path):
+        code, text, err = run("score", self.lent(tmp_path, more={"input": X + 1}), "--json")
+        assert code == 1
+        assert sorted(layers_of(json.loads(text))) == ["gate", "up"]
+        assert "more has an input but no weight and no output" in err
 
 
 class TestNotes:

@@ -80,6 +80,33 @@ def test_weights_are_counted_whole(run, tmp_path):
     w = outputs((4, 3))
     w[2, 1] = np.nan
     path = write(tmp_path / "a.safetensors", {"l.input": outputs(), "l.weight": w, "tokens.mask": COUNTED})
-    assert "l.weight holds NaN or infinity: 1 of its 12 values, the first at row 2, channel 1; replace" in refusal(
+    assert "l.weight holds NaN or infinity: 1 of its 12 values, the first at neuron 2, channel 1; replace" in refusal(
         run, "score", path
     )
+
+
+def test_a_bias_has_neurons_and_a_gram_two_channels(run, tmp_path):
+    bias = np.zeros(4, np.float32)
+    bias[3] = np.nan
+    path = write(tmp_path / "a.safetensors", {"l.input": outputs(), "l.weight": outputs((4, 3)), "l.bias": bias})
+    for command in ("score", "inspect"):
+        assert "l.bias holds NaN or infinity: 1 of its 4 values, the first at neuron 3; " in refusal(run, command, path)
+    gram = np.eye(3)
+    gram[1, 2] = np.inf
+    write(path, {"l.gram": gram, "l.weight": outputs((4, 3))})
+    for command in ("prune", "inspect"):
+        assert "1 of its 9 values, the first at channels 1 and 2; " in refusal(run, command, path)
+
+
+@pytest.mark.parametrize("shape", [(), (4,), (4, 3)])
+def test_of_a_quantised_weight_the_scale_is_named(run, tmp_path, shape):
+    scale = np.ones(shape, np.float32)
+    scale[(-1,) * len(shape)] = np.inf
+    weight = outputs((4, 3)).astype(ml_dtypes.float8_e4m3fn)
+    path = write(tmp_path / "a.safetensors", {"l.input": outputs(), "l.weight": weight, "l.weight_scale": scale})
+    row, column = [*(size - 1 for size in shape), 0, 0][:2]
+    says = (
+        f"l.weight_scale holds NaN or infinity: 1 of its {scale.size} values, the first at row {row}, column {column};"
+    )
+    for command in ("score", "prune", "inspect"):
+        assert says in refusal(run, command, path)

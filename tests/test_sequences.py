@@ -1,287 +1,201 @@
-"""What a sequence is, told by any tensor of a layer, however files are cut: known, asked for, or said."""
+"""Where sequences and positions are known, asked for, or said to be unknown; masks that have axes of their own."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 from dump_samples import only, refused
-from hypothesis import given
-from hypothesis import strategies as st
 from rawfile import write
 
-from wncore.backend import get_backend
-from wncore.dumps import open_dump
-from wncore.errors import DumpError, InputError, ShapeError
-from wncore.layers.arrays import hold_layer
+from wncore.dumps import open_dump, write_dump
+from wncore.errors import InputError
 
 RNG = np.random.default_rng(0)
-B, P, D, M = 4, 6, 3, 5
-X = RNG.standard_normal((B * P, D)).astype(np.float32)
-W = RNG.standard_normal((M, D)).astype(np.float32)
-Y = X @ W.T
-EVERY = np.ones((B, P), bool)
+B, P, H, C = 4, 6, 3, 5
+Q = RNG.standard_normal((B, P, H, C)).astype(np.float32)
+FLAT = Q.reshape(B * P, H * C)
+W = RNG.standard_normal((7, H * C)).astype(np.float32)
+MASK = RNG.random((B, P)) < 0.7
 
 
-def opened(folder: Path, *files, length=None, **metadata):
-    """Write one file after the other, and open them all."""
-    for i, tensors in enumerate(files):
-        write(folder / f"{i}.safetensors", tensors, **metadata)
-    return open_dump(folder, length=length)
+def opened(tmp_path, tensors, length=None, **metadata):
+    return open_dump(write(tmp_path / "a.safetensors", tensors, **metadata), length=length)
 
 
-def starts(layer):
+def positions(tokens):
     """The rows that are the first of their sequence."""
-    return np.flatnonzero(layer.tokens().first).tolist()
+    return np.flatnonzero(tokens.keep)[tokens.first].tolist()
 
 
-def whole(*axes):
-    return Y.reshape(*axes, M)
+class TestMasks:
+    """A mask of any layout fits tensors of any layout, if it has the tokens and sequences of them."""
+
+    @pytest.mark.parametrize("mask", [(B, P), (B, P, 1), (B, 1, 1, P), (B * P,), (B * P, 1), (1, B * P)])
+    @pytest.mark.parametrize("shape", [(B, P, H, C), (B, P, H * C), (B * P, H * C), (B * P, 1, H * C), (1, B * P, 15)])
+    @pytest.mark.parametrize("dtype", [bool, np.uint8])
+    def test_it_fits(self, tmp_path, mask, shape, dtype):
+        tensors = {"q.output": Q.reshape(shape), "tokens.mask": MASK.astype(dtype).reshape(mask)}
+        layer = only(opened(tmp_path, tensors, length=P))
+        np.testing.assert_array_equal(layer.output.read(), FLAT)
+        tokens = layer.tokens()
+        assert tokens.keep.tolist() == MASK.ravel().tolist()
+        assert tokens.sequence.tolist() == np.repeat(np.arange(B), MASK.sum(axis=1)).tolist()
+        rank = np.cumsum(MASK, axis=1) - 1
+        assert layer.tokens(2).keep.tolist() == (MASK & (rank >= 2)).ravel().tolist()
+
+    @pytest.mark.parametrize("shape", [(B, P, H, C), (B, P, H * C)])
+    def test_one_that_is_swapped_is_refused(self, tmp_path, shape):
+        path = write(tmp_path / "a.safetensors", {"q.output": Q.reshape(shape), "tokens.mask": MASK.reshape(P, B)})
+        refused(path, says=r"q: by the axes \(6, 4\) of tokens.mask a sequence has 4 tokens, and 6 in q.output")
+
+    def test_one_that_contradicts_the_stated_length_is_refused(self, tmp_path):
+        path = write(tmp_path / "a.safetensors", {"q.output": FLAT, "tokens.mask": MASK})
+        refused(path, length=8, says=r"by the axes \(4, 6\) of tokens.mask a sequence has 6 tokens, and 8 in q.output")
+
+    def test_one_of_the_wrong_size_is_not_taken_for_heads(self, tmp_path):
+        path = write(tmp_path / "a.safetensors", {"q.output": Q.reshape(B, P, 15), "tokens.mask": MASK[:, 0].copy()})
+        refused(path, says="has 4 positions for the 24 tokens of q.output")
+
+    @pytest.mark.parametrize("shape", [(B * P, 15), (B * P, 1, 15)])
+    def test_it_tells_the_length_of_sequences_that_nothing_else_tells(self, tmp_path, shape):
+        dump = opened(tmp_path, {"q.output": FLAT.reshape(shape), "tokens.mask": np.ones((B, P), bool)})
+        assert positions(only(dump).tokens()) == [0, 6, 12, 18]
+        assert only(dump).tokens(2).count == B * (P - 2)
+        assert dump.notes == ("q.output: a sequence has 6 tokens, by the axes (4, 6) of tokens.mask",)
+
+    def test_it_tells_sequences_and_padding_at_once(self, tmp_path):
+        rank = np.cumsum(MASK, axis=1) - 1
+        dump = opened(tmp_path, {"q.output": FLAT, "tokens.mask": MASK})
+        assert only(dump).tokens(1).keep.tolist() == (MASK & (rank >= 1)).ravel().tolist()
+
+    def test_a_stated_length_that_it_confirms_needs_no_word(self, tmp_path):
+        assert opened(tmp_path, {"q.output": FLAT, "tokens.mask": MASK}, length=P).notes == ()
+
+    @pytest.mark.parametrize("cut", [2, 3])
+    def test_one_that_is_swapped_is_refused_beside_any_pieces(self, tmp_path, cut):
+        """A set of two files, and a mask of its own file for both."""
+        y = Q.reshape(B, P, 15)
+        write(tmp_path / "1.safetensors", {"q.output": y[:cut].copy()})
+        write(tmp_path / "2.safetensors", {"q.output": y[cut:].copy()})
+        write(tmp_path / "3.safetensors", {"tokens.mask": MASK.reshape(P, B)})
+        refused(tmp_path, says=r"q: by the axes \(6, 4\) of tokens.mask a sequence has 4 tokens, and 6 in q.output")
+        write(tmp_path / "3.safetensors", {"tokens.mask": MASK})
+        layer = only(open_dump(tmp_path))
+        assert layer.tokens().keep.tolist() == MASK.ravel().tolist()
+
+    def test_it_must_fit_the_input_where_the_output_is_flat(self, tmp_path):
+        tensors = {"q.input": Q.reshape(B, P, 15), "q.output": FLAT[:, :7].copy(), "tokens.mask": MASK.reshape(P, B)}
+        path = write(tmp_path / "a.safetensors", tensors)
+        refused(path, says=r"q: by the axes \(6, 4\) of tokens.mask a sequence has 4 tokens, and 6 in q.input")
 
 
-class TestPieces:
-    """Tensors are compared token by token, whatever the files in which they lie."""
+class TestLengths:
+    """A length that is stated has its effect, or a word is said."""
 
-    halves = ({"l.output": Y[:12].reshape(2, P, M)}, {"l.output": Y[12:].reshape(2, P, M)})
+    @pytest.mark.parametrize("shape", [(1, 24, 15), (24, 15), (24, 1, 15), (1, 24, 3, 5), (24, 1, 3, 5)])
+    @pytest.mark.parametrize("stated", [{"length": 4}, {"sequence_length": "4"}])
+    def test_it_cuts_tokens_that_lie_in_one_row(self, tmp_path, shape, stated):
+        layer = only(opened(tmp_path, {"q.output": Q.reshape(shape)}, **stated))
+        assert positions(layer.tokens()) == [0, 4, 8, 12, 16, 20]
+        assert layer.tokens(1).count == 18
 
-    def test_a_swapped_mask_beside_two_files_is_refused(self, tmp_path):
-        opened(tmp_path, *self.halves, {"tokens.mask": EVERY})
-        write(tmp_path / "2.safetensors", {"tokens.mask": EVERY.T.copy()})
-        refused(tmp_path, says=r"l: by the axes \(6, 4\) of tokens.mask a sequence has 4 tokens, and 6 in l.output")
+    def test_a_row_without_one_is_a_sequence(self, tmp_path):
+        assert positions(only(opened(tmp_path, {"q.output": Q.reshape(1, 24, 15)})).tokens()) == [0]
 
-    def test_a_swapped_input_beside_two_files_is_refused(self, tmp_path):
-        assert starts(only(opened(tmp_path, *self.halves, {"l.input": X.reshape(B, P, D)}))) == [0, 6, 12, 18]
-        write(tmp_path / "2.safetensors", {"l.input": X.reshape(P, B, D)})
-        refused(tmp_path, says=r"l: by the axes \(6, 4, 3\) of l.input a sequence has 4 tokens, and 6 in l.output")
-
-    def test_as_many_files_that_are_cut_elsewhere_are_compared(self, tmp_path):
-        files = ({"l.input": X[:4].reshape(1, 4, D)}, {"l.input": X[4:].reshape(5, 4, D)})
-        with pytest.raises(DumpError, match="a sequence has 4 tokens, and 6 in"):
-            opened(tmp_path, *self.halves, *files)
-
-    def test_lengths_that_differ_among_files_are_each_compared(self, tmp_path):
-        y = ({"l.output": Y[:12].reshape(2, 6, M)}, {"l.output": Y[12:].reshape(3, 4, M)})
-        one = opened(tmp_path, *y, {"l.input": X[:12].reshape(2, 6, D)}, {"l.input": X[12:].reshape(3, 4, D)})
-        assert starts(only(one)) == [0, 6, 12, 16, 20]
-        write(tmp_path / "2.safetensors", {"l.input": X[:12].reshape(3, 4, D)})
-        refused(tmp_path, says="a sequence has 4 tokens, and 6 in l.output")
-
-    @pytest.mark.parametrize("shape", [(-1, M), (1, -1, M)])
-    def test_files_that_a_stated_length_cuts_within_sequences_are_refused(self, tmp_path, shape):
-        files = ({"l.output": Y[:10].reshape(shape)}, {"l.output": Y[10:].reshape(shape)}, {"tokens.mask": EVERY})
-        with pytest.raises(
-            DumpError,
-            match=r"a file of l\.output \(.*14, 5\) begins within a sequence of 6 tokens, by the axes \(4, 6\)",
-        ):
-            opened(tmp_path, *files, length=P)
-
-    def test_an_empty_mask_of_a_file_tells_nothing(self, tmp_path):
-        dump = opened(tmp_path, {"l.output": Y}, {"tokens.mask": EVERY}, {"tokens.mask": np.ones((0, 7), bool)})
-        assert starts(only(dump)) == [0, 6, 12, 18]
-
-    @given(data=st.data())
-    def test_any_layout_in_any_files_says_the_same_as_one(self, data, tmp_path_factory):
-        b, p = data.draw(st.integers(2, 5), "sequences"), data.draw(st.integers(2, 5), "tokens of each")
-        x, y, mask = (
-            np.arange(b * p * D, dtype=np.float32),
-            np.arange(b * p * M, dtype=np.float32),
-            np.ones(b * p, bool),
-        )
-        files, told = [], {}
-        for name, values, tail in (("l.input", x, (D,)), ("l.output", y, (M,)), ("tokens.mask", mask, ())):
-            told[name] = data.draw(st.booleans(), f"axes of {name}")
-            cuts = data.draw(st.sets(st.integers(1, b - 1)), f"cuts of {name}")
-            rows = values.reshape((b, p, *tail) if told[name] else (b * p, *tail))
-            for piece in np.split(rows, [cut * (1 if told[name] else p) for cut in sorted(cuts)]):
-                files.append({name: piece})
-        told["l.output"] |= all(len(one["l.output"].shape) > 2 for one in files if "l.output" in one)
-        layer = only(opened(tmp_path_factory.mktemp("d"), *files))
-        rows_of_one = [one for one in files for piece in one.values() if piece.ndim > 1 and len(piece) == 1]
-        if not any(told.values()):
-            assert layer.lengths == [None] * len(layer.lengths)
-        elif told["l.output"] or not rows_of_one:  # a set that is all single rows may be packed
-            assert starts(layer) == list(range(0, b * p, p))
-        else:
-            assert layer.tokens().first.sum() in (0, b)
-
-
-class TestLenders:
-    """Tokens without axes have the sequences of the input, or else of the mask."""
-
-    def test_the_input_tells_those_of_a_flat_output(self, tmp_path):
-        dump = opened(tmp_path, {"l.output": Y, "l.input": X.reshape(B, P, D)})
-        assert starts(only(dump)) == [0, 6, 12, 18]
-        assert only(dump).tokens(2).count == 16
-        assert dump.notes == ("l.output: a sequence has 6 tokens, by the axes (4, 6, 3) of l.input",)
-
-    def test_input_and_mask_are_compared_though_the_output_is_flat(self, tmp_path):
-        tensors = {"l.output": Y, "l.input": X.reshape(B, P, D)}
-        assert starts(only(opened(tmp_path, tensors | {"tokens.mask": EVERY}))) == [0, 6, 12, 18]
-        path = write(tmp_path / "0.safetensors", tensors | {"tokens.mask": EVERY.T.copy()})
-        refused(path, says=r"by the axes \(6, 4\) of tokens.mask a sequence has 4 tokens, and 6 in l.input \(4, 6, 3\)")
-
-    @pytest.mark.parametrize("told", [{"l.input": X.reshape(B, P, D)}, {"tokens.mask": EVERY}])
-    def test_a_stated_length_stays_first_and_may_not_contradict(self, tmp_path, told):
-        dump = opened(tmp_path, {"l.output": Y, **told}, length=P)
-        assert (starts(only(dump)), dump.notes) == ([0, 6, 12, 18], ())
-        refused(tmp_path, length=8, says="a sequence has 6 tokens, and 8 in l.output")
-
-    @pytest.mark.parametrize("told", [{"l.input": X[None]}, {"tokens.mask": EVERY.reshape(1, -1)}])
-    def test_a_single_row_lends_nothing(self, tmp_path, told):
-        layer = only(opened(tmp_path, {"l.output": Y, **told}))
-        assert layer.lengths == [None]
+    @pytest.mark.parametrize("shape", [(24, 1, 15), (24, 1, 3, 5)])
+    def test_an_axis_of_one_is_no_position(self, tmp_path, shape):
+        dump = opened(tmp_path, {"q.output": Q.reshape(shape)})
+        tokens = only(dump).tokens()
+        assert tokens.sequence.tolist() == list(range(24))
+        assert not tokens.first.any()
+        assert any("do not tell how long a sequence is; --length says it" in note for note in dump.notes)
         with pytest.raises(InputError, match="--skip-tokens needs the length"):
-            layer.tokens(1)
+            only(dump).tokens(1)
 
-    def test_files_may_be_cut_within_the_sequences_that_another_tells(self, tmp_path):
-        dump = opened(tmp_path, {"l.output": Y[:10].copy()}, {"l.output": Y[10:].copy()}, {"tokens.mask": EVERY})
-        assert starts(only(dump)) == [0, 6, 12, 18]
-
-    def test_an_input_that_another_layer_holds(self, tmp_path):
-        dump = opened(tmp_path, {"o.input": X.reshape(B, P, D), "l.output": Y}, shared_inputs='{"l": "o"}')
-        assert starts(dump.layers["l"]) == [0, 6, 12, 18]
-
-    def test_outputs_of_which_not_all_pieces_tell(self, tmp_path):
-        files = ({"l.output": Y[:12].copy()}, {"l.output": Y[12:].reshape(2, P, M)})
-        assert only(opened(tmp_path, *files)).lengths == [None, 6]
-        assert starts(only(opened(tmp_path, *files, {"tokens.mask": EVERY}))) == [0, 6, 12, 18]
-        write(tmp_path / "2.safetensors", {"tokens.mask": EVERY.T.copy()})
-        refused(tmp_path, says="a sequence has 4 tokens, and 6 in l.output")
-
-    @pytest.mark.parametrize("told", [{"input": X.reshape(B, P, D)}, {"input": X, "mask": EVERY}, {"length": P}])
-    def test_every_command_knows_it(self, run, tmp_path, told):
-        length = ["--length", told["length"]] if "length" in told else []
-        tensors = {"l.weight": W, "l.output": Y, "l.input": told.get("input", X)}
-        if "mask" in told:
-            tensors["tokens.mask"] = told["mask"]
-        path = write(tmp_path / "a.safetensors", tensors)
-        plain = write(tmp_path / "b.safetensors", {"l.weight": W, "l.output": whole(B, P), "l.input": X})
-        assert json.loads(run("inspect", path, "--json", *length)[1])["layers"][0]["sequence_length"] == P
-        for verb, tokens in ((["score"], 20), (["prune", "--sparsity", 0.5], 18), (["expand", "--experts", 2], 18)):
-            settings = [*verb, "--skip-tokens", 1, "--json", "--quiet"]  # of 20, 2 are held out by the last two
-            (code, out, err), want = run(*settings, path, *length), run(*settings, plain)[1]
-            assert code == 0, err
-            found, same = (json.loads(text)["layers"][0] for text in (out, want))
-            assert (found["tokens"], found) == (tokens, same)
-
-    def test_arrays_in_memory_may_not_contradict_each_other(self):
-        backend = get_backend("numpy")
-        held = hold_layer("l", backend, input=X.reshape(B, P, D), output=Y)
-        assert np.flatnonzero(held.tokens.first).tolist() == [0, 6, 12, 18]
-        with pytest.raises(ShapeError, match="l: the tokens of a sequence are 6 by input, 4 by output; swap axes"):
-            hold_layer("l", backend, input=X.reshape(B, P, D), output=Y.reshape(P, B, M))
-        with pytest.raises(ShapeError, match="are 6 by input, 8 by sequence_length"):
-            hold_layer("l", backend, input=X.reshape(B, P, D), sequence_length=8)
-        for shape in ((24, D), (24, 1, D)):
-            with pytest.raises(InputError, match="skip_tokens needs the length of a sequence"):
-                hold_layer("l", backend, input=X.reshape(shape), skip_tokens=1)
-        held = hold_layer("l", backend, input=X[None], output=Y.reshape(B, P, M))  # the row may be packed
-        assert np.flatnonzero(held.tokens.first).tolist() == [0, 6, 12, 18]
-
-
-class TestNotes:
-    """What is assumed, or has no effect, is said once; what is certain, is not."""
-
-    def test_a_row_is_said_to_be_one_sequence(self, run, tmp_path):
-        dump = opened(tmp_path, {"l.output": whole(1, 24)})
-        assert starts(only(dump)) == [0]
+    @pytest.mark.parametrize("stated", [{"length": 8}, {"sequence_length": "8"}])
+    def test_axes_overrule_it_with_a_word(self, run, tmp_path, stated):
+        dump = opened(tmp_path, {"q.output": Q.reshape(B, P, 15)}, **stated)
+        assert positions(only(dump).tokens()) == [0, 6, 12, 18]
         (note,) = dump.notes
-        assert note == (
-            "l.output: the row (1, 24, 5) is read as one sequence of 24 tokens; if it holds several, --length says "
-            "how long they are"
+        assert note.startswith("q.output: ")
+        assert "length 8 has no effect, by the axes (4, 6, 15)" in note
+        more = ["--length", 8] if "length" in stated else []
+        assert "8 has no effect" in run("score", tmp_path / "a.safetensors", *more)[2]
+
+    @pytest.mark.parametrize("shape", [(24, 15), (1, 24, 15), (24, 1, 15)])
+    @pytest.mark.parametrize("stated", [7, 100])
+    def test_sequences_that_are_not_whole_are_named(self, tmp_path, shape, stated):
+        dump = opened(tmp_path, {"q.output": Q.reshape(shape)}, length=stated)
+        assert positions(only(dump).tokens()) == list(range(0, 24, stated))
+        assert f"24 tokens are no whole number of sequences of {stated}, " in dump.notes[0]
+        assert f"the last has {24 % stated}" in dump.notes[0]
+
+    def test_one_that_fits_needs_no_word(self, tmp_path):
+        for shape in ((24, 15), (B, P, 15), (1, 24, 15)):
+            assert opened(tmp_path, {"q.output": Q.reshape(shape)}, length=P).notes == ()
+
+    def test_an_option_without_tokens_is_refused(self, run, tmp_path):
+        path = write(tmp_path / "a.safetensors", {"l.gram": np.eye(3), "l.weight": np.ones((2, 3))})
+        with pytest.raises(InputError, match="--length 8 has no effect: no layer has inputs or outputs; leave it out"):
+            open_dump(path, length=8)
+        assert run("prune", path, "--length", 8)[0] == 1
+
+    def test_metadata_and_masks_without_tokens_are_named(self, tmp_path):
+        tensors = {"l.gram": np.eye(3), "l.weight": np.ones((2, 3)), "tokens.mask": np.ones(6, bool)}
+        assert opened(tmp_path, tensors, sequence_length="3").notes == (
+            "wncore.sequence_length and tokens.mask: without effect, since no layer has inputs or outputs",
         )
-        path = tmp_path / "0.safetensors"
-        assert note in run("score", path)[2]
-        assert note in run("inspect", path)[1]
-        assert opened(tmp_path, {"l.output": whole(1, 24)}, length=24).notes == ()
-        assert opened(tmp_path, {"l.output": whole(24)}).notes == ()  # no sequence is assumed
 
-    def test_a_mask_that_serves_nobody_is_named(self, tmp_path):
-        own = {"l.output": Y, "tokens.mask": EVERY}
-        assert opened(tmp_path, own, {"tokens.mask": ~EVERY}).notes[-1] == (
-            "tokens.mask in 1.safetensors has no effect: other files have the masks of all layers"
+    def test_names_in_metadata_that_are_not_there_are_named(self, tmp_path):
+        notes = opened(tmp_path, {"l.output": FLAT}, gram_tokens='{"l": 3}', shared_inputs='{"k": "l"}').notes
+        assert notes == (
+            "wncore.gram_tokens has no effect on l: no gram of that name is there",
+            "wncore.shared_inputs has no effect on k: no such layer is there, or it has an input of its own",
         )
 
-    def test_one_channel_behind_the_tokens_is_named(self, tmp_path):
-        y = {"l.output": Y.reshape(B * P, M, 1)}
-        (note,) = opened(tmp_path, y).notes
-        assert "(24, 5, 1) are read as (batch, position, channel), 120 tokens of one channel; if that is wrong" in note
-        for known in ({"l.bias": np.ones(1)}, {"tokens.mask": np.ones(120, bool)}):
-            assert not any("one channel" in note for note in opened(tmp_path, y | known).notes)
-        assert opened(tmp_path, y, length=M).notes == ()
+    def test_input_and_output_must_lay_their_tokens_out_alike(self, tmp_path):
+        path = write(tmp_path / "a.safetensors", {"l.input": Q.reshape(B, P, 15), "l.output": FLAT.reshape(P, B, 15)})
+        refused(path, says=r"l: by the axes \(4, 6, 15\) of l.input a sequence has 6 tokens, and 4 in l.output")
 
-    @pytest.mark.parametrize(
-        ("tensors", "meant"),
-        [
-            ({"l.input": X.reshape(24, D, 1), "l.weight": W}, "as (token, channel, 1); leave the last axis out"),
-            (
-                {"l.input": RNG.standard_normal((4, 3, 6, 1)), "l.weight": W},
-                "as (batch, head, position, channel); swap the second and the third",
-            ),
-            (
-                {"l.output": RNG.standard_normal((4, 3, 6, 5)), "tokens.mask": EVERY},
-                "as (batch, head, position, channel); swap the second and the third",
-            ),
-            (
-                {"l.output": RNG.standard_normal((4, 3, 6, 5)), "l.input": X},
-                "as (batch, head, position, channel); swap the second and the third",
-            ),
-        ],
-    )
-    def test_axes_that_would_fit_otherwise_are_named(self, run, tmp_path, tensors, meant):
-        path = write(tmp_path / "a.safetensors", tensors)
-        code, out, _ = run("inspect", path)
-        assert code == 1
-        assert f"would fit {meant}" in out
+    def test_so_they_must_in_any_number_of_pieces(self, tmp_path):
+        write(tmp_path / "1.safetensors", {"l.input": Q.reshape(B, P, 15)})
+        for i in range(2):
+            write(tmp_path / f"{2 + i}.safetensors", {"l.output": FLAT.reshape(P, B, 15)[3 * i :][:3].copy()})
+        refused(tmp_path, says=r"l: by the axes \(4, 6, 15\) of l.input a sequence has 6 tokens, and 4 in l.output")
 
-    @pytest.mark.parametrize("known", [{}, {"tokens.mask": EVERY}, {"l.bias": np.ones(30)}])
-    def test_as_many_heads_as_positions_are_a_guess(self, tmp_path, known):
-        dump = opened(tmp_path, {"l.output": RNG.standard_normal((4, 6, 6, 5)), **known})
-        assert only(dump).tokens(1).count == 20
-        assert "read as (batch, position, head, channel), 24 tokens of 30 neurons" in dump.notes[0]
+    def test_the_input_tells_the_sequences_of_a_flat_output(self, tmp_path):
+        tensors = {"l.input": Q.reshape(B, P, 15), "l.output": FLAT[:, :7].copy()}
+        dump = opened(tmp_path, tensors)
+        assert positions(only(dump).tokens()) == [0, 6, 12, 18]
+        assert only(dump).tokens(1).count == B * (P - 1)
+        assert dump.notes == ("l.output: a sequence has 6 tokens, by the axes (4, 6, 15) of l.input",)
+        assert positions(only(opened(tmp_path, tensors, length=6)).tokens()) == [0, 6, 12, 18]
+        refused(tmp_path / "a.safetensors", length=8, says="of l.input a sequence has 6 tokens, and 8 in l.output")
 
-    def test_a_length_that_is_that_of_the_heads_is_the_only_word(self, run, tmp_path):
-        path = write(tmp_path / "a.safetensors", {"l.output": RNG.standard_normal((4, 1, 32, 5))})
-        code, out, _ = run("inspect", path, "--length", 32)
-        assert code == 1
-        assert "swap the second and the third" in out
-        assert "note:" not in out
+    @pytest.mark.parametrize("cut", [9, 18])
+    def test_pieces_of_outputs_may_be_cut_within_the_sequences_of_the_input(self, tmp_path, cut):
+        write(tmp_path / "1.safetensors", {"l.input": Q.reshape(B, P, 15)})
+        write(tmp_path / "2.safetensors", {"l.output": FLAT[:cut, :7].copy()})
+        write(tmp_path / "3.safetensors", {"l.output": FLAT[cut:, :7].copy()})
+        assert positions(only(open_dump(tmp_path)).tokens()) == [0, 6, 12, 18]
 
+    def test_a_single_row_is_said_to_be_one_sequence(self, tmp_path):
+        (note,) = opened(tmp_path, {"q.output": FLAT[None]}).notes
+        assert note.startswith("q.output: the row (1, 24, 15) is read as one sequence of 24 tokens; ")
 
-class TestSharedAxes:
-    """What any reader of an input tells of its axes, it tells all."""
+    def test_rows_of_different_length_in_several_files(self, tmp_path):
+        write(tmp_path / "1.safetensors", {"q.output": FLAT[None, :10].copy()})
+        write(tmp_path / "2.safetensors", {"q.output": FLAT[None, 10:].copy()})
+        assert positions(only(open_dump(tmp_path)).tokens()) == [0, 10]
+        assert positions(only(open_dump(tmp_path, length=5)).tokens()) == [0, 5, 10, 15, 20]
 
-    Q = RNG.standard_normal((2, 3, 4, 5))
+    def test_shards_of_tokens_with_an_axis_of_one_are_cut_between_sequences(self, tmp_path):
+        y = FLAT.reshape(24, 1, 15)
+        files = write_dump(tmp_path / "d", {"q.output": y}, sequence_length=6, shard_bytes=y.nbytes // 2 - 1)
+        assert len(files) > 3
+        assert positions(only(open_dump(tmp_path / "d")).tokens()) == [0, 6, 12, 18]
 
-    def shared(self, tmp_path, **tensors):
-        named = {name.replace("_", "."): value for name, value in tensors.items()}
-        return opened(tmp_path, {"o.input": self.Q, **named}, shared_inputs='{"c": "o"}')
-
-    def test_the_weight_of_the_reader_tells_the_channels(self, tmp_path):
-        dump = self.shared(tmp_path, c_weight=RNG.standard_normal((7, 5)))
-        for layer in dump.layers.values():
-            np.testing.assert_array_equal(layer.input.read(), self.Q.reshape(24, 5))
-        dump = self.shared(tmp_path, c_weight=RNG.standard_normal((7, 20)))
-        np.testing.assert_array_equal(dump.layers["c"].input.read(), self.Q.reshape(6, 20))
-        assert dump.notes == ()
-
-    def test_the_output_of_the_reader_tells_the_tokens(self, tmp_path):
-        dump = self.shared(tmp_path, c_output=RNG.standard_normal((24, 2)))
-        assert dump.layers["c"].input.columns == 5
-
-    def test_the_input_tells_the_tokens_of_the_readers_output(self, tmp_path):
-        files = {"o.input": RNG.standard_normal((24, 2)), "c.output": self.Q}
-        dump = opened(tmp_path, files, shared_inputs='{"c": "o"}')
-        assert (dump.layers["c"].output.rows, dump.layers["c"].output.columns) == (24, 5)
-
-    def test_its_own_weight_comes_first(self, tmp_path):
-        dump = self.shared(tmp_path, o_weight=RNG.standard_normal((7, 20)), c_weight=RNG.standard_normal((7, 5)))
-        assert dump.layers["o"].input.columns == 20
-        with pytest.raises(DumpError, match="c: input has 20 channels, weight 5 columns"):
-            dump.layers["c"].check()
-
-    def test_a_mask_of_another_length_than_the_input_is_no_mask_of_the_reader(self, tmp_path):
-        files = {"o.input": X[:20].copy(), "o.output": Y, "c.weight": W, "k.output": Y, "tokens.mask": EVERY}
-        dump = opened(tmp_path, files, shared_inputs='{"c": "o"}')
-        with pytest.raises(DumpError, match="c: the mask has 24 positions for 20 tokens"):
-            dump.layers["c"].check()
+    def test_inspect_says_the_length(self, run, tmp_path):
+        for shape, length in (((B, P, 15), 6), ((24, 15), None), ((24, 1, 15), None), ((B, P, 3, 5), 6)):
+            path = write(tmp_path / "a.safetensors", {"q.output": Q.reshape(shape)})
+            assert json.loads(run("inspect", path, "--json")[1])["layers"][0]["sequence_length"] == length

@@ -3,10 +3,13 @@
 import os
 import subprocess
 import sys
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
+from wncore.histograms import choose_edges, coarsen, histogram
+from wncore.layers.pieces import TreeSum
 from wncore.testing.contracts import BOUNDS, CONTRACTS
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
@@ -116,6 +119,38 @@ def test_interpreted_transposition(dtype):
         for view in (y, y.T, y[::2], y[:, ::3]):
             assert torch.equal(transposed(view), view.T)
             assert transposed(view).is_contiguous()
+
+
+@interpreted
+@pytest.mark.parametrize(
+    ("runs", "bins", "factor"),
+    [(20, 256, 2), (7, 64, 8), (1, 32, 1), (3, 16, 4), (2, 1, 1), (32, 128, 1), (13, 1024, 8)],
+)
+def test_interpreted_folding_joins_bins_and_adds_along_the_tree(runs, bins, factor):
+    from wncore_torch.kernels.folding import can_fold, fold
+
+    rng = np.random.default_rng(runs)
+    y = rng.standard_normal((400, 3)) + 5
+    edges = choose_edges(y[:50], bins)
+    starts = [0, *np.sort(rng.permutation(np.arange(1, 400))[: runs - 1]), 400]
+    parts = [histogram(y[first:last], edges) for first, last in pairwise(starts)]
+    total = TreeSum(lambda a, b: tuple(one + other for one, other in zip(a, b, strict=True)))
+    for part in parts:
+        total.add(part)
+    assert can_fold(runs, bins, factor)
+    arrays = (torch.from_numpy(np.stack(part)) for part in zip(*parts, strict=True))
+    *whole, counts, sums, powers = (part.numpy() for part in fold(torch.from_numpy(edges), *arrays, factor))
+    for found, expected in zip(whole, total.result(), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    for run, part in enumerate(parts):
+        want_counts, want_sums, _ = coarsen(*part[:2], edges, factor)
+        np.testing.assert_array_equal(counts[run], want_counts)
+        np.testing.assert_array_equal(sums[run], want_sums)
+        np.testing.assert_array_equal(powers[run], part[2])
+    assert not can_fold(33, bins, factor)
+    assert not can_fold(runs, 96, factor)
+    assert not can_fold(runs, 8192, factor)
+    assert not can_fold(runs, 16, 16)
 
 
 LAYOUTS = {

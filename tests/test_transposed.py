@@ -6,6 +6,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 from dump_samples import only, refused
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from rawfile import write
 
 from wncore.dumps import open_dump
@@ -104,15 +106,25 @@ class TestSquare:
         assert "l: output is not input x l.weight, it fits if the weight is transposed" in err
         assert not out.exists()
 
-    def test_inspect_says_so(self, run, tmp_path):
-        path = write(tmp_path / "a.safetensors", layer())
+    @pytest.mark.parametrize("near", [False, True])
+    @pytest.mark.parametrize("dtype", [np.float32, BFLOAT16])
+    def test_inspect_judges_as_they_do(self, run, tmp_path, near, dtype):
+        x, w = np.random.default_rng(0).standard_normal((2, N, D))
+        w = w[:D] / 50 + np.eye(D) if near else w[:D]
+        tensors = {"l.input": x.astype(dtype), "l.weight": w.astype(dtype), "l.output": (x @ w).astype(dtype)}
+        path = write(tmp_path / "a.safetensors", tensors)
+        says = "l: output is not input x l.weight, it fits if the weight is transposed, (inputs, outputs) as in GPT-2's"
+        code, out, err = run("inspect", path)
+        assert code == 1
+        assert f"error: {says}" in out
+        assert f"wncore: error: {says}" in err
+        assert says in run("score", path)[2]
+        assert "different runs" not in out
+        assert "agrees" not in out
         code, out, _ = run("inspect", path, "--json")
         (one,) = json.loads(out)["layers"]
-        assert (code, one["transposed"]) == (0, True)
-        assert one["warnings"] == [
-            "output and input x weight disagree, and fit if the weight is transposed, (inputs, outputs) as in GPT-2's "
-            "Conv1D: store weight.T"
-        ]
+        assert json.loads(out)["failed"][0]["error"].startswith(says)
+        assert (code, one["transposed"], one["warnings"]) == (1, True, [])
 
     def test_its_transpose_is_taken(self, run, tmp_path):
         tensors = layer()
@@ -120,8 +132,110 @@ class TestSquare:
         path = write(tmp_path / "a.safetensors", tensors)
         assert run("score", path)[0] == run("prune", path)[0] == 0
 
+    def test_two_tokens_tell_if_rounding_is_fine(self, tmp_path):
+        x, w = np.random.default_rng(0).standard_normal((2, 8, 8))
+        for dtype, told in ((np.float64, True), (ml_dtypes.float8_e5m2, False)):
+            tensors = {"l.input": x[:2].astype(dtype), "l.weight": w.astype(dtype)}
+            product = tensors["l.input"].astype(float) @ tensors["l.weight"].astype(float)
+            assert verdict(tmp_path, tensors | {"l.output": product.astype(dtype)}) == told
+
+    @pytest.mark.parametrize("dtype", [BFLOAT16, np.float16, ml_dtypes.float8_e4m3fn])
+    def test_one_half_of_a_weight_may_be_the_other_rounded_as_outputs_are(self, tmp_path, dtype):
+        w = np.triu(np.random.default_rng(0).standard_normal((D, D)), 1)
+        w = w + w.astype(dtype).astype(float).T + np.eye(D)
+        x = np.eye(D)[np.arange(N) % D]  # so that outputs are single weights, rounded: those across the diagonal
+        assert not verdict(tmp_path, {"l.input": x, "l.weight": w, "l.output": (x @ w.T).astype(dtype)})
+
+    def test_outputs_whose_squares_overflow(self, tmp_path):
+        x, w = np.random.default_rng(0).standard_normal((2, N, D))
+        tensors = {"l.input": x * 1e192, "l.weight": w[:D] * 1e8}
+        assert verdict(tmp_path, tensors | {"l.output": x @ w[:D] * 1e200})
+        assert not verdict(tmp_path, tensors | {"l.output": x @ w[:D].T * 1e200})
+        assert not verdict(tmp_path, tensors | {"l.output": w * 1e200})
+        assert not verdict(tmp_path, tensors | {"l.input": x * 1e303, "l.output": w * 1e307})
+
     @pytest.mark.parametrize(("name", "noted"), [("h.0.attn.c_proj", True), ("h.0.attn.o_proj", False)])
     def test_names_of_gpt2_get_a_word_where_no_output_tells(self, tmp_path, name, noted):
         tensors = {f"{name}.{key[2:]}": value for key, value in layer().items() if key != "l.output"}
         notes = open_dump(write(tmp_path / "a.safetensors", tensors)).notes
         assert any("GPT-2 stores square weights" in note for note in notes) == noted
+
+
+ACTIVATIONS = {
+    "none": lambda z: z,
+    "relu": lambda z: np.maximum(z, 0),
+    "leaky": lambda z: np.where(z > 0, z, z / 100),
+    "squared": lambda z: np.maximum(z, 0) ** 2,
+    "silu": lambda z: z / (1 + np.exp(-np.clip(z, -500, None))),
+    "tanh": np.tanh,
+    "clipped": lambda z: np.clip(z, 0, 6),
+}
+WEIGHTS = {
+    "any": lambda v: v,
+    "rows of many sizes": lambda v: v * 2.0 ** (np.arange(len(v)) % 8)[:, None],
+    "near the identity": lambda v: np.eye(len(v)) + v / 50,
+    "nearer": lambda v: np.eye(len(v)) + v / 1000,
+    "symmetric": lambda v: v + v.T,
+    "nearly symmetric": lambda v: v + v.T + v / 1000,
+    "as nearly as float32 tells": lambda v: v + v.T + 1e-6 * v,
+    "turning": lambda v: v - v.T,
+    "low rank": lambda v: np.eye(len(v)) + np.outer(v[0], v[1]),
+}
+INPUTS = {
+    "any": lambda x: x,
+    "positive": np.abs,
+    "one channel that outweighs": lambda x: x * np.where(np.arange(x.shape[1]) == 1, 1000, 1),
+    "one that hardly changes": lambda x: x + np.where(np.arange(x.shape[1]) == 1, 1000, 0),
+    "one token that outweighs": lambda x: x * np.where(np.arange(len(x)) == 0, 1000, 1)[:, None],
+}
+FLOATS = [np.float64, np.float32, np.float16, BFLOAT16, ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2]
+
+
+def rounded(values, dtype):
+    """Values that a dtype holds, none of them infinite."""
+    most = float(ml_dtypes.finfo(dtype).max)
+    return np.clip(values, -most, most).astype(dtype)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("layers")
+
+
+class TestAnyLayer:
+    """Of layers of any kind, rounded in any way."""
+
+    @settings(max_examples=4 * settings.default.max_examples)
+    @given(data=st.data())
+    def test_a_right_weight_is_never_refused(self, folder, data):
+        def draw(from_what, label):
+            return data.draw(st.sampled_from(list(from_what)), label=label)
+
+        d, n, seed = draw([2, 3, 5, 8, 24], "d"), draw([2, 3, 5, 16, 40], "n"), data.draw(st.integers(0, 2**32 - 1))
+        rng, dtype = np.random.default_rng(seed), draw(FLOATS, "dtype")
+        x = INPUTS[draw(INPUTS, "inputs")](rng.standard_normal((n, d)))
+        w = WEIGHTS[draw(WEIGHTS, "weights")](rng.standard_normal((d, d)))
+        b = draw([0, 1, 100], "bias") * rng.standard_normal(d)
+        stored = {"l.input": rounded(x, dtype), "l.weight": rounded(w, dtype)}
+        if draw([False, True], "stored as read"):
+            x, w = stored["l.input"].astype(float), stored["l.weight"].astype(float)
+        y = rounded(ACTIVATIONS[draw(ACTIVATIONS, "activation")](x @ w.T + b), dtype)
+        if draw([False, True], "widened"):
+            y = y.astype(np.float64)
+        assert not verdict(folder, stored | {"l.output": y})
+
+    @given(
+        d=st.sampled_from([8, 24, 64]),
+        n=st.sampled_from([16, 40]),
+        seed=st.integers(0, 2**32 - 1),
+        dtype=st.sampled_from(FLOATS[:4]),
+        weights=st.sampled_from(["any", "rows of many sizes", "near the identity", "turning", "low rank"]),
+        activation=st.sampled_from(["none", "relu"]),
+        bias=st.sampled_from([0, 1]),
+    )
+    def test_a_transposed_one_is_found(self, folder, d, n, seed, dtype, weights, activation, bias):
+        rng = np.random.default_rng(seed)
+        x, w = rng.standard_normal((n, d)).astype(dtype), rng.standard_normal((d, d))
+        stored = {"l.input": x, "l.weight": rounded(WEIGHTS[weights](w), dtype)}
+        y = x.astype(float) @ stored["l.weight"].astype(float) + bias * rng.standard_normal(d)
+        assert verdict(folder, stored | {"l.output": rounded(ACTIVATIONS[activation](y), dtype)})

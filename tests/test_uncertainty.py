@@ -1,5 +1,7 @@
 """The noise floor is what Gaussian neurons reach by chance; the jackknife error is that of exact distances."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -8,6 +10,7 @@ from scipy import stats
 from scipy.stats import wasserstein_distance
 from strategies import BACKENDS, FAMILIES
 
+from wncore.accumulator import Accumulator
 from wncore.errors import InputError
 from wncore.fast import NumbaBackend
 from wncore.histograms import Histogram, choose_edges
@@ -123,6 +126,32 @@ def test_the_jackknife_of_a_mean_is_its_textbook_error(seed, groups, size):
     error = jackknife_error(total(parts), parts, means)
     expected = y.reshape(groups, size, 3).mean(axis=1).std(axis=0, ddof=1) / np.sqrt(groups)
     np.testing.assert_allclose(error, expected, rtol=1e-10)
+
+
+@backends
+@pytest.mark.parametrize("bins", [128, 512])
+def test_pieces_counted_at_once_are_those_counted_one_by_one(backend, bins):
+    """Some without a first token, and one with a single token."""
+    rng = np.random.default_rng(4)
+    y = backend.asarray(rng.standard_normal((500, 4)) * [1, 10, 1e-3, 0] + 3, "float64")
+    starts = [0, 130, 131, 300, 420, 500]
+    first = np.zeros(500, bool)
+    first[[0, 7, 130, 301, 499]] = True
+    edges = backend.choose_edges(y, bins)
+    once, steps = Accumulator(backend, edges), Accumulator(backend, edges)
+    once.add_pieces(y, first, starts)
+    for begin, end in pairwise(starts):
+        middle = (begin + end) // 2
+        for part in (slice(begin, middle), slice(middle, end)):
+            if part.start < part.stop:
+                steps.add(y[part], first[part])
+        steps.end_piece()
+    for found, expected in zip(once.bounds(), steps.bounds(), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-12)
+    expected = steps.statistics()
+    for name, found in once.statistics().items():
+        np.testing.assert_allclose(found, expected[name], rtol=1e-9, err_msg=name)
+    assert expected["wasserstein_error"][0] > 0
 
 
 @pytest.mark.parametrize("count", [0, 1])

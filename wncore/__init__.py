@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from wncore.errors import WncoreError
     from wncore.experts.experts import Experts
     from wncore.experts.files import load_experts
-    from wncore.histograms import Histogram, choose_edges, histogram, linear_histogram
+    from wncore.histograms import Histogram, choose_edges, histogram, histogram_runs, linear_histogram
     from wncore.streaming import distance_bounds
     from wncore.uncertainty import jackknife_error, noise_floor
     from wncore.wasserstein import gaussian_distance, sampled_distance, two_sample_distance
@@ -32,6 +32,7 @@ __all__ = [
     "gaussian_distance",
     "get_backend",
     "histogram",
+    "histogram_runs",
     "jackknife_error",
     "linear_histogram",
     "load_experts",
@@ -47,7 +48,7 @@ _HOME = {
     "errors": ("WncoreError",),
     "experts.experts": ("Experts",),
     "experts.files": ("load_experts",),
-    "histograms": ("Histogram", "choose_edges", "histogram", "linear_histogram"),
+    "histograms": ("Histogram", "choose_edges", "histogram", "histogram_runs", "linear_histogram"),
     "streaming": ("distance_bounds",),
     "uncertainty": ("jackknife_error", "noise_floor"),
     "wasserstein": ("gaussian_distance", "sampled_distance", "two_sample_distance"),

@@ -21,8 +21,8 @@ Array = Any  # the backend's own array type
 class Backend(Protocol):
     """The few coarse operations that are worth a fast implementation; each has its definition in the core.
 
-    Letters: n tokens, d inputs, m neurons, k experts, p pairs or patterns, b bins, s
-    starts. Arrays are the backend's own.
+    Letters: n tokens, d inputs, m neurons, k experts, p pairs, patterns or runs, b
+    bins, s starts. Arrays are the backend's own.
     Arguments arrive checked and finite, floats in one of `dtypes`; nothing may be written into. Answers with one number
     a neuron, and all that is added up (histogram, gram) or feeds a certificate, are float64; others keep their input's
     dtype. Half precision is storage: sums are float32 or wider. Arrays need not be contiguous. What a backend cannot do
@@ -53,6 +53,15 @@ class Backend(Protocol):
 
     def histogram(self, y: Array, edges: Array) -> tuple[Array, Array, Array]:
         """`wncore.histograms.histogram`: (n, m), (m, b + 1) float64 -> (m, b + 2) int64, (m, b + 2), (m, 4) float64."""
+        ...
+
+    def histogram_runs(
+        self, y: Array, edges: Array, starts: Array, factor: int
+    ) -> tuple[Array, Array, Array, Array, Array, Array]:
+        """`wncore.histograms.histogram_runs`: (n, m), (m, b + 1), (p + 1,) int64 -> as `histogram`, of all and by run.
+
+        Of runs (p, m, b / factor + 2) twice, (p, m, 4): `factor` divides b.
+        """
         ...
 
     def distance_bounds(self, edges: Array, counts: Array, sums: Array, powers: Array) -> tuple[Array, Array]:

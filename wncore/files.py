@@ -50,10 +50,20 @@ def check_output(path: Path, force: bool) -> None:
         raise OutputExistsError(f"{path} is no regular file and would be lost; choose another name")
     if found and not force:
         raise OutputExistsError(f"{path} exists already; choose another name, or replace it with --force")
-    if not target.parent.is_dir():
-        raise InputError(f"there is no folder {target.parent} to write {path.name} into; make it first")
-    if not os.access(target.parent, os.W_OK):
-        raise InputError(f"{target.parent} cannot be written to; choose another folder for {path.name}")
+    _demand_writable(target.parent, path.name)
+
+
+def _demand_writable(folder: Path, name: str) -> None:
+    """Raise if nothing can be written into a folder: tried, since what permissions say is not all (/proc, say)."""
+    if not folder.is_dir():
+        raise InputError(f"there is no folder {folder} to write {name} into; make it first")
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"{folder} cannot be written to ({error.strerror}); choose another folder for {name}"
+        ) from error
 
 
 @contextmanager
@@ -101,12 +111,11 @@ def check_new_folder(path: Path) -> None:
     OutputExistsError
         If there is something of that name.
     InputError
-        If the folder that it is to be in is missing.
+        If the folder that it is to be in is missing, or cannot be written to.
     """
     if path.exists() or path.is_symlink():
         raise OutputExistsError(f"{path} exists already; choose another name, or remove it")
-    if not path.parent.is_dir():
-        raise InputError(f"there is no folder {path.parent} to write {path.name} into; make it first")
+    _demand_writable(path.parent, path.name)
 
 
 @contextmanager

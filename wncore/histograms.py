@@ -6,6 +6,7 @@ edge, so that the integral of the empirical distribution function over a bin is 
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Self
 
 import numpy as np
@@ -81,6 +82,26 @@ def histogram(y: ArrayLike, edges: ArrayLike) -> tuple[Counts, Float, Float]:
     return counts, sums, powers
 
 
+def histogram_runs(
+    y: ArrayLike, edges: ArrayLike, starts: ArrayLike, factor: int
+) -> tuple[Counts, Float, Float, Counts, Float, Float]:
+    """Count one batch at once and run by run: `histogram` of all tokens, and of p runs of them over coarser bins.
+
+    (n, m), (m, b + 1), (p + 1,) -> counts, sums (m, b + 2) and powers (m, 4) of all; counts and sums
+    (p, m, b / factor + 2) and powers (p, m, 4) of the runs, `factor` bins joined to one. Run i holds the tokens from
+    starts[i] to starts[i + 1], which rise from 0 to n; none is empty.
+
+    >>> y, edges = [[0.5], [2.0], [9.0]], [[0.0, 1.0, 2.0]]
+    >>> counts, _, _, parts, _, _ = histogram_runs(y, edges, [0, 2, 3], factor=2)
+    >>> counts.tolist(), parts.tolist()
+    ([[0, 1, 1, 1]], [[[0, 2, 0]], [[0, 0, 1]]])
+    """
+    outputs, fine = as_outputs(y), np.asarray(edges, np.float64)
+    found = [histogram(outputs[a:b], fine[:, ::factor]) for a, b in pairwise(np.asarray(starts))]
+    counts, sums, powers = (np.stack(parts) for parts in zip(*found, strict=True))
+    return *histogram(outputs, fine), counts, sums, powers
+
+
 def linear_histogram(
     x: ArrayLike, weights: ArrayLike, bias: ArrayLike | None, labels: ArrayLike, edges: ArrayLike
 ) -> tuple[Counts, Float, Float]:
@@ -109,30 +130,27 @@ def centre_and_unit(edges: Float) -> tuple[Float, Float]:
 def coarsen(counts: Array, sums: Array, edges: Array, factor: int) -> tuple[Array, Array, Array]:
     """Join each run of `factor` bins into one, exactly: counts, sums and edges of a histogram over b / factor bins.
 
-    The arrays may be a backend's own.
+    The arrays may be a backend's own; counts and sums may be those of several runs of tokens, (p, m, b + 2).
     """
     m, bins = edges.shape[0], edges.shape[1] - 1
     inner = (m, bins // factor, factor)
     left = edges[:, :-1].reshape(inner)
-    lifted = sums[:, 1:-1].reshape(inner) + counts[:, 1:-1].reshape(inner) * (left - left[:, :, :1])
-    return (
-        _with_tails(counts, _joined(counts[:, 1:-1].reshape(inner))),
-        _with_tails(sums, _joined(lifted)),
-        edges[:, ::factor],
-    )
+    many, heights = (part[..., 1:-1].reshape(*part.shape[:-2], *inner) for part in (counts, sums))
+    lifted = heights + many * (left - left[:, :, :1])
+    return _with_tails(counts, _joined(many)), _with_tails(sums, _joined(lifted)), edges[:, ::factor]
 
 
 def _joined(bins: Array) -> Array:
-    """Add up runs of bins, (m, k, factor) -> (m, k), by halves: quicker than `sum` of so few, in the same order."""
-    while bins.shape[2] % 2 == 0:
-        bins = bins[:, :, ::2] + bins[:, :, 1::2]
-    return bins.sum(2)
+    """Add up runs of bins, (..., k, factor) -> (..., k), by halves: quicker than `sum` of so few, in the same order."""
+    while bins.shape[-1] % 2 == 0:
+        bins = bins[..., ::2] + bins[..., 1::2]
+    return bins.sum(-1)
 
 
 def _with_tails(fine: Array, inner: Array) -> Array:
     """Put the two tails of a histogram around its joined bins."""
-    out = fine[:, : inner.shape[1] + 2] * 0
-    out[:, 0], out[:, 1:-1], out[:, -1] = fine[:, 0], inner, fine[:, -1]
+    out = fine[..., : inner.shape[-1] + 2] * 0
+    out[..., 0], out[..., 1:-1], out[..., -1] = fine[..., 0], inner, fine[..., -1]
     return out
 
 

@@ -12,7 +12,7 @@ from wncore.agreement import explain
 from wncore.backend import Backend
 from wncore.dumps.header import DTYPES
 from wncore.dumps.layer import Layer, Tokens
-from wncore.dumps.orientation import TRANSPOSED, transposed_values
+from wncore.dumps.orientation import transposed_values, transposition
 from wncore.dumps.tensor import CHUNK, UNIT
 from wncore.errors import TooFewTokensError
 from wncore.experts.files import ExpertFile
@@ -48,7 +48,9 @@ class Inspection:
     @property
     def agreement(self) -> str | None:
         """Say how well output and input x weight agree; None if they do not, or cannot be compared."""
-        if self.disagreement is None or not (self.rounding or self.disagreement <= (self.tolerance or 0)):
+        if self.disagreement is None or self.transposed:
+            return None
+        if not (self.rounding or self.disagreement <= (self.tolerance or 0)):
             return None
         if self.rounding == "TF32":
             return (
@@ -61,7 +63,7 @@ class Inspection:
         return f"output agrees with input x weight to {self.disagreement:.1g}{why}"
 
     transposed: bool = False
-    """Whether the outputs are those of a square weight the other way round."""
+    """Whether the outputs are those of a square weight the other way round, which nothing can be computed from."""
     idle: str | None = None
     """Why there is nothing to compute: the layer is empty, or fewer than 2 tokens count."""
 
@@ -69,9 +71,7 @@ class Inspection:
     def warnings(self) -> list[str]:
         """Say what is wrong, one sentence each."""
         found = [self.idle] if self.idle else []
-        if self.transposed:
-            found.append(f"output and input x weight disagree, and fit if {TRANSPOSED}")
-        elif self.disagreement is not None and self.agreement is None:
+        if self.disagreement is not None and self.agreement is None and not self.transposed:
             found.append(
                 f"output and input x weight disagree: neuron {self.worst_neuron} by {self.disagreement:.2g} of its "
                 f"norm, and rounding explains {self.tolerance:.1g}; they are of different runs, or a bias is missing"
@@ -93,14 +93,17 @@ class Inspection:
 
 def survey_layer(layer: Layer, backend: Backend, memory: int, fail: Fail) -> Inspection:
     """Inspect a layer, whatever is wrong with it; `fail` is told if nothing can be computed from it."""
-    nothing = Inspection(layer.name, layer.rows, 0, None, None, None, None, None, None)
+    found = Inspection(layer.name, layer.rows, 0, None, None, None, None, None, None)
     with attempt(layer.name, fail):
         try:
             layer.check()
-            return inspect_layer(layer, backend, memory)
+            found = inspect_layer(layer, backend, memory)
         except TooFewTokensError as error:
-            return replace(nothing, idle=str(error))
-    return nothing
+            kept = layer.rows if layer.mask is None or layer.empty else int(np.count_nonzero(layer.mask.read()))
+            return replace(found, tokens=kept, padding=layer.rows - kept, idle=str(error))
+        if found.transposed:
+            raise transposition(layer)
+    return found
 
 
 def inspect_layer(layer: Layer, backend: Backend, memory: int = 2**30) -> Inspection:
@@ -111,13 +114,12 @@ def inspect_layer(layer: Layer, backend: Backend, memory: int = 2**30) -> Inspec
     WncoreError
         If a tensor holds NaN or infinity, or too few tokens count.
     """
-    if not layer.scorable:
-        return Inspection(layer.name, layer.rows, 0, None, None, None, None, None, None)
     opened = open_layer(layer, backend, memory=memory // 2)
     tokens = opened.tokens
     padding = layer.rows - tokens.count
     if layer.output is None:
-        _check_finite(layer, tokens)
+        if layer.scorable or layer.prunable:
+            _check_finite(layer, tokens)
         return Inspection(layer.name, tokens.count, padding, None, None, None, None, None, None)
     stored = Outputs(opened)
     compare = layer.input is not None and layer.weight is not None
@@ -153,8 +155,9 @@ def inspect_layer(layer: Layer, backend: Backend, memory: int = 2**30) -> Inspec
 
 
 def _check_finite(layer: Layer, tokens: Tokens) -> None:
-    """Read what outputs would be computed from; of the input, the tokens that count."""
-    for tensor in filter(None, (layer.input, layer.weight, layer.bias)):
+    """Read what is computed from; of the input, the tokens that count."""
+    gram = layer.gram if layer.input is None else None
+    for tensor in filter(None, (layer.input, layer.weight, layer.bias, gram)):
         for rows in tensor.chunks(tensor.columns * tensor.itemsize, CHUNK):
             part = tensor.read(rows)
             if tensor is layer.input:

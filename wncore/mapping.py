@@ -11,7 +11,7 @@ from wncore.difficulty import Indices, Pairs, draw_pairs
 from wncore.dumps.tensor import as_floats
 from wncore.layers.activations import Activations
 from wncore.normal import Float
-from wncore.norms import norms
+from wncore.norms import norms, row_sums
 
 CHANNELS = 32
 """Inputs whose squares are added up before others', so that distances come out the same whatever the memory."""
@@ -80,6 +80,17 @@ def draw_within(activations: Activations, clusters: Sequence[Indices], pairs: in
     return [_drop(one, part) for one, part in zip(drawn, distances, strict=True)]
 
 
+def _distances_on_device(activations: Activations, left: NDArray, right: NDArray) -> Float:
+    """Return ||x_i - x_j|| where x is, all channels at once: of half or single precision no square leaves the range."""
+    source, found = activations.input, [np.zeros(0)]
+    step = max(1, activations.memory // (64 * source.columns))
+    for start in range(0, len(left), step):
+        pairs = slice(start, start + step)
+        gap = source.doubles(left[pairs]) - source.doubles(right[pairs])
+        found.append(activations.backend.to_numpy(row_sums(gap * gap) ** 0.5))
+    return np.concatenate(found)
+
+
 def _drop(pairs: Pairs, distances: Float) -> MeasuredPairs:
     """Leave out pairs of equal inputs; distances become relative, since their unit does not matter and float32 ends."""
     relative = distances / (distances.max(initial=0.0) or 1.0)
@@ -90,6 +101,8 @@ def _drop(pairs: Pairs, distances: Float) -> MeasuredPairs:
 def _input_distances(activations: Activations, left: NDArray, right: NDArray) -> Float:
     """Return ||x_i - x_j|| of pairs of rows, (p,), some channels at a time."""
     source, memory = activations.input, activations.memory
+    if source.resident and not isinstance(source.doubles(left[:0]), np.ndarray):
+        return _distances_on_device(activations, left, right)
     place = np.full(source.rows, -1, np.int64)
     place[left], place[right] = np.arange(len(left)), np.arange(len(left)) + len(left)
     wanted = np.flatnonzero(place >= 0)

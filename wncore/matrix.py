@@ -61,7 +61,7 @@ class Matrix(Protocol):
         """
         ...
 
-    def doubles(self, rows: slice) -> Any:
+    def doubles(self, rows: slice | NDArray[np.int64]) -> Any:
         """Return some rows as float64, where the matrix is: an array of NumPy's, or of the library of a device.
 
         Raises

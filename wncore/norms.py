@@ -1,5 +1,7 @@
 """Euclidean norms that neither overflow nor underflow, whatever the unit; sums whose order is their own."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -7,7 +9,7 @@ from wncore.backend import Array
 from wncore.normal import Float
 
 
-def norms(a: NDArray, axis: int) -> Float:
+def norms(a: NDArray[Any], axis: int) -> Float:
     """Return ||a||_2 along an axis, in float64; the largest entry is taken out before squaring.
 
     >>> norms(np.array([[3e200, 4e200]]), axis=1)

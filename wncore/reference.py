@@ -27,6 +27,7 @@ class NumpyBackend:
     gaussian_distance = staticmethod(wasserstein.gaussian_distance)
     choose_edges = staticmethod(histograms.choose_edges)
     histogram = staticmethod(histograms.histogram)
+    histogram_runs = staticmethod(histograms.histogram_runs)
     linear_histogram = staticmethod(histograms.linear_histogram)
     distance_bounds = staticmethod(streaming.distance_bounds)
     mapping_difficulty = staticmethod(difficulty.mapping_difficulty)

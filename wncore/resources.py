@@ -32,6 +32,17 @@ class Memory:
         return Memory(max(self.host, other.host), max(self.device, other.device))
 
 
+def size(count: int) -> str:
+    """Write a number of bytes, for people.
+
+    >>> size(0), size(5 * 2**10), size(3 * 2**20), size(5 * 2**30)
+    ('0 MiB', '5 KiB', '3 MiB', '5.00 GiB')
+    """
+    if 0 < count < 2**20:
+        return f"{count / 2**10:.0f} KiB"
+    return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
+
+
 def give_back_at_once() -> None:
     """Let arrays go back to the system when they are freed, where its allocator can be told so.
 

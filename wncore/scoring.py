@@ -1,6 +1,6 @@
 """Score the neurons of a layer: the exact, streaming or sampled distance, its error, and the statistics beside it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Literal
 
@@ -11,9 +11,8 @@ from wncore.accumulator import COARSE, STATE, Accumulator
 from wncore.backend import Array, Backend
 from wncore.dumps.orientation import check_orientation
 from wncore.layers.activations import Activations
-from wncore.layers.pieces import cut
+from wncore.layers.pieces import Piece, cut, starts_of
 from wncore.mapping import Mapping, draw_mapping
-from wncore.matrix import LinearLayer
 from wncore.normal import Float
 from wncore.norms import norms, row_sums
 from wncore.outputs import NARROW, Outputs
@@ -117,7 +116,7 @@ def score_layer(
         parts = list(_exact(outputs, mapping, estimator, seed))
     names = dict.fromkeys(name for part in parts for name in part)
     columns = {name: np.concatenate([part[name] for part in parts if name in part]) for name in names}
-    norm, magnitude = _weight_statistics(activations.backend, layer)
+    norm, magnitude = _weight_statistics(activations)
     limit = 0.0 if layer.output is not None else rounding_deviation(outputs)
     constant = columns["std"] <= limit
     for key in ("", "_error", "_low", "_high"):
@@ -167,9 +166,12 @@ def _exact(outputs: Outputs, mapping: Mapping | None, estimator: Estimator, seed
         y = backend.asarray(tile, outputs.dtype)
         exact = backend.to_numpy(backend.gaussian_distance(y))
         state = Accumulator(backend, backend.choose_edges(y[:: max(1, len(y) // 1024)], COARSE))
-        for piece in pieces:
-            state.add(y[piece.tokens], tokens.first[piece.tokens])
-            state.end_piece()
+        if isinstance(raw, np.ndarray):
+            for piece in pieces:
+                state.add(y[piece.tokens], tokens.first[piece.tokens])
+                state.end_piece()
+        else:
+            state.add_pieces(y, tokens.first, starts_of(pieces))
         part = {"wasserstein": exact, "wasserstein_low": exact, "wasserstein_high": exact}
         if estimator == "sampled":
             host = outputs.on_host(tile)
@@ -188,23 +190,19 @@ def _streamed(outputs: Outputs, mapping: Mapping | None, bins: int) -> Iterator[
     """
     m, backend, tokens = outputs.layer.neurons, outputs.backend, outputs.tokens
     pieces = cut(tokens)
+    short = all(len(list(piece.steps(ROWS))) == 1 for piece in pieces)
     weight = outputs.layer.weight.columns if outputs.layer.weight is not None else 0
     width = at_once(m, weight, outputs.memory, bins)
     for first in range(0, m, width):
         columns = slice(first, min(m, first + width))
         sample, exponent = _comfortable(outputs.sample(columns, SAMPLE))
         state = Accumulator(backend, backend.choose_edges(outputs.taken(sample), bins))
-        for piece in pieces:
-            done = piece.tokens.start
-            for rows in piece.steps(ROWS):
-                raw = outputs.array([rows], columns)
-                if len(raw):
-                    tile, _ = _comfortable(raw, exponent)
-                    y = outputs.taken(tile)
-                    state.add(y, tokens.first[done : done + len(tile)])
-                    done += len(tile)
-                    outputs.activations.tick(tile.shape[0] * tile.shape[1])
-            state.end_piece()
+        if short and not isinstance(sample, np.ndarray):  # on a device, where to launch costs more than to count
+            y = outputs.taken(outputs.array([slice(0, outputs.layer.rows)], columns))
+            state.add_pieces(y, tokens.first, starts_of(pieces))
+            outputs.activations.tick(y.shape[0] * y.shape[1])
+        else:
+            _count_steps(outputs, pieces, columns, exponent, state)
         low, high = state.bounds()
         bounds = {"wasserstein": low, "wasserstein_low": low, "wasserstein_high": high}
         yield bounds | _in_unit(state.statistics(), exponent)
@@ -215,6 +213,22 @@ def _streamed(outputs: Outputs, mapping: Mapping | None, bins: int) -> Iterator[
             found.append(mapping.score(backend, backend.asarray(y, outputs.dtype), len(y), outputs.dtype))
             outputs.activations.tick(0)
         yield {key: np.concatenate([part[key] for part in found]) for key in found[0]}
+
+
+def _count_steps(
+    outputs: Outputs, pieces: Sequence[Piece], columns: slice, exponent: NDArray, state: Accumulator
+) -> None:
+    """Count some neurons step by step, as their outputs are read or computed."""
+    for piece in pieces:
+        done = piece.tokens.start
+        for rows in piece.steps(ROWS):
+            raw = outputs.array([rows], columns)
+            if len(raw):
+                tile, _ = _comfortable(raw, exponent)
+                state.add(outputs.taken(tile), outputs.tokens.first[done : done + len(tile)])
+                done += len(tile)
+                outputs.activations.tick(tile.shape[0] * tile.shape[1])
+        state.end_piece()
 
 
 def at_once(neurons: int, inputs: int, memory: int, bins: int = BINS) -> int:
@@ -248,17 +262,22 @@ def _exponent(y: Array) -> NDArray:
     return np.where(np.abs(own) > 200, own, 0)
 
 
-def _weight_statistics(backend: Backend, layer: LinearLayer) -> tuple[Float | None, Float | None]:
-    weight = layer.weight
+def _weight_statistics(activations: Activations) -> tuple[Float | None, Float | None]:
+    weight = activations.layer.weight
     if weight is None:
         return None, None
     lengths, magnitudes = [], []
-    for rows in weight.chunks(weight.columns * 8, 2**25):
+    for rows in weight.chunks(weight.columns * 8, max(2**25, activations.memory // 64)):
         values = weight.doubles(rows)
         if isinstance(values, np.ndarray):
             lengths.append(norms(values, axis=1))
             magnitudes.append(np.abs(values).mean(axis=1))
         else:  # on a device, and of half or single precision: no square leaves the range
-            lengths.append(backend.to_numpy(row_sums(values * values) ** 0.5))
-            magnitudes.append(backend.to_numpy(row_sums(abs(values)) / weight.columns))
-    return np.concatenate(lengths), np.concatenate(magnitudes)
+            lengths.append(row_sums(values * values) ** 0.5)
+            magnitudes.append(row_sums(abs(values)) / weight.columns)
+    return _joined(activations.backend, lengths), _joined(activations.backend, magnitudes)
+
+
+def _joined(backend: Backend, parts: list[Array]) -> Float:
+    """Bring parts to the host, all at the end, and join them."""
+    return np.concatenate([part if isinstance(part, np.ndarray) else backend.to_numpy(part) for part in parts])

@@ -185,17 +185,23 @@ def get_source(path: str | Path) -> Any:
     """
     found = find_source(path)
     if found is None:
-        raise InputError(
-            f"{path} {_what_it_is(Path(path))}; give the folder of a Hugging Face model, downloaded before"
-        )
+        folder = model_around(path) if Path(path).is_file() else None
+        remedy = "the folder of a Hugging Face model, downloaded before" if folder is None else "the folder itself"
+        raise InputError(f"{path} {_what_it_is(Path(path), folder)}; give {remedy}")
     return found
 
 
-def _what_it_is(path: Path) -> str:
+def model_around(path: str | Path) -> Path | None:
+    """Return the folder of the model that a path is, or that it is a file of; None if there is none."""
+    path = Path(path)
+    return next((folder for folder in (path, path.parent) if find_source(folder) is not None), None)
+
+
+def _what_it_is(path: Path, folder: Path | None) -> str:
     if not path.exists():
         return "does not exist"
     if not path.is_dir():
-        return "is a file, and no model folder"
+        return "is a file, and no model folder" if folder is None else f"is a file of the model {folder}"
     if (path / MARK).is_file():
         known = listed(sorted(point.name for point in entry_points(group=GROUP))) or "none"
         return f"is no model that an installed source opens (there are: {known})"

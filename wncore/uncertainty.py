@@ -66,9 +66,18 @@ def jackknife_error(
     Introduction to the Bootstrap (1993), chapter 11. NaN with fewer than two groups, or two tokens a group. Arrays are
     NumPy's or a backend's, as those of the histograms.
     """
-    if len(groups) < 2 or total.tokens < 2 * len(groups):
+    if not enough_groups(total.tokens, len(groups)):
         return np.full(len(total.counts), np.nan)
-    without = [bounds(total - group)[0] for group in groups]
-    mean = reduce(add, without) / len(groups)  # group by group: `sum` adds up a single neuron in another order
+    return spread_without([bounds(total - group)[0] for group in groups])
+
+
+def enough_groups(tokens: int, groups: int) -> bool:
+    """Say whether so many groups give an error: two of them, and two tokens in each."""
+    return groups >= 2 and tokens >= 2 * groups
+
+
+def spread_without(without: Sequence[Array]) -> Array:
+    """Return the error of distances without one group after the other, (m,) each: the sum of `jackknife_error`."""
+    mean = reduce(add, without) / len(without)  # group by group: `sum` adds up a single neuron in another order
     spread = reduce(add, [(one - mean) * (one - mean) for one in without])
-    return ((len(groups) - 1) / len(groups) * spread) ** 0.5
+    return ((len(without) - 1) / len(without) * spread) ** 0.5

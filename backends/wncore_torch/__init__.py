@@ -96,6 +96,11 @@ class TorchBackend:
     def histogram(self, y: "Tensor", edges: "Tensor") -> tuple["Tensor", "Tensor", "Tensor"]:
         return self._run["histogram"](y, edges)
 
+    def histogram_runs(
+        self, y: "Tensor", edges: "Tensor", starts: "Tensor", factor: int
+    ) -> tuple["Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor"]:
+        return self._run["histogram_runs"](y, edges, starts, factor)
+
     def distance_bounds(
         self, edges: "Tensor", counts: "Tensor", sums: "Tensor", powers: "Tensor"
     ) -> tuple["Tensor", "Tensor"]:

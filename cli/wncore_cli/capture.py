@@ -53,9 +53,10 @@ def capture(
     wncore score dump
     """  # noqa: D301
     from wncore.errors import listed
+    from wncore.resources import size
     from wncore.results import to_json
     from wncore_cli.progress import describe, progress
-    from wncore_cli.resource_tables import resources_document, resources_table, size
+    from wncore_cli.resource_tables import resources_document, resources_table
 
     given = {name: value for name, value in opening.items() if value is not None}
     source = model_options.open_model(model, text, given)

@@ -54,8 +54,13 @@ def documented(failed: Sequence[Failure]) -> dict[str, Any]:
 
 def told(failure: Failure) -> str:
     """Say in one line which layer failed, and why."""
-    text, name = describe(failure.error), printable(failure.name)
-    return text if text.startswith(name) else f"{name}: {text}"
+    return said_of(failure.name, describe(failure.error))
+
+
+def said_of(layer: str, text: str) -> str:
+    """Put the name of a layer before what is said of it, unless that begins with it."""
+    name, text = printable(layer), printable(text)
+    return text if text.startswith((f"{name} ", f"{name}.", f"{name}:")) else f"{name}: {text}"
 
 
 def report(failed: Sequence[Failure]) -> int:

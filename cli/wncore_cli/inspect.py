@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wncore_cli import echo, failures, options, printable
-from wncore_cli.choice import idle_patterns, match_layers
+from wncore_cli.choice import capturing, idle_patterns, match_layers, model_behind
 from wncore_cli.tables import table
 
 if TYPE_CHECKING:
@@ -52,6 +52,9 @@ def inspect(
         return 0
     dump = survey_dump(*sources, length=length)
     failed: list[Failure] = []
+    folder, notes = model_behind(dump), list(dump.notes)
+    if folder:
+        notes.append(f"these are the weights of a model alone; {capturing(folder)}")
     with failures.noting(dump.notes):
         names = match_layers(list(dump.layers), layers, exclude)
         engine = options.make_backend(backend, device, threads)
@@ -61,7 +64,7 @@ def inspect(
     if as_json:
         described = [_described(one) | {"warnings": one.warnings, **_parts(dump.layers[one.name])} for one in found]
         document = {"schema": "wncore.inspect/1", "source": dump.source, "files": [str(path) for path in dump.files]}
-        document |= {"metadata": dump.metadata, "notes": list(dump.notes), "layers": described}
+        document |= {"metadata": dump.metadata, "notes": notes, "layers": described}
         document |= failures.documented(failed)
         echo(json.dumps(_without_infinity(document), allow_nan=False))
         return failures.report(failed)
@@ -78,10 +81,10 @@ def inspect(
         if one.agreement:
             echo(f"{printable(one.name)}: {one.agreement}")
         for warning in one.warnings:
-            echo(f"warning: {printable(one.name)}: {warning}")
+            echo(f"warning: {failures.said_of(one.name, warning)}")
     for failure in failed:
         echo(f"error: {failures.told(failure)}")
-    for note in [*dump.notes, *idle_patterns(list(dump.layers), layers, exclude)]:
+    for note in [*notes, *idle_patterns(list(dump.layers), layer=layers, exclude=exclude)]:
         echo(f"note: {printable(note)}")
     return failures.report(failed)
 

@@ -27,7 +27,10 @@ def targets(folder: Path, names: list[str], force: bool, kinds: Sequence[str] = 
         raise InputError("--plot needs matplotlib, which is not installed: pip install 'wncore[plot]'")
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--plot {folder} is a file; name a folder")
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--plot {folder} cannot be made: {error.strerror}; choose another folder") from error
     found = []
     for i, name in enumerate(names):
         stem = f"{i:03d}-{re.sub(r'[^A-Za-z0-9.-]+', '_', name)[:80]}"

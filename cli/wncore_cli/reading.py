@@ -1,5 +1,6 @@
 """What a command works on: the layers of a dump, or those of a model that reads a text; told apart in one place."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -66,11 +67,23 @@ def open_reading(sources: Sequence[Path], need: "Need", **given: Any) -> Reading
     asked = Asked(**{name: value for name, value in given.items() if name in names}, of_model=of_model)
     if find_source(sources[0]) is None:
         for name in of_model:
-            raise InputError(f"--{name.replace('_', '-')} is for models, and {sources[0]} is none; leave it out")
+            _refuse_for_dumps(f"--{name.replace('_', '-')}", sources[0])
         return _of_dump(sources, need, asked)
     if len(sources) > 1:
         raise InputError(f"a model is read alone; give {sources[0]} without {', '.join(map(str, sources[1:]))}")
     return _of_model(sources[0], asked)
+
+
+def _refuse_for_dumps(option: str, source: Path) -> None:
+    """Raise for an option that only models know."""
+    from wncore.errors import InputError
+    from wncore.sources import get_source, model_around
+
+    if not os.path.exists(source):  # noqa: PTH110  (Path.exists raises for odd names)
+        get_source(source)
+    folder = model_around(source)
+    remedy = "leave it out" if folder is None else f"give the folder of the model, {folder}, or leave it out"
+    raise InputError(f"{option} is for models, and {source} is none; {remedy}")
 
 
 def _of_dump(sources: Sequence[Path], need: "Need", asked: Asked) -> Reading:
@@ -103,7 +116,7 @@ def _of_model(path: Path, asked: Asked) -> Reading:
     backend, engine = _backend_beside(model, asked)
     model.begin()  # the backend's libraries are loaded, and count as being there
     chosen = match_layers(list(model.layers), *named_layers(model.groups, asked.layers, asked.exclude))
-    notes = idle_patterns([*model.layers, *model.groups], asked.layers, asked.exclude)
+    notes = idle_patterns([*model.layers, *model.groups], layer=asked.layers, exclude=asked.exclude)
     failures.say_notes(notes + model.notes(), asked.quiet)
 
     def opened(tick: "Tick") -> "Iterator[Activations]":

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from wncore.resources import size
 from wncore_cli.tables import table
 
 if TYPE_CHECKING:
@@ -31,12 +32,3 @@ def resources_table(work: "Work[Any, Any]", measured: "Memory | None", disk: int
         rows.append([work.device, *(size(memory.device) for memory in columns.values())])
     text = table(["peak memory", *columns], rows)
     return f"{text}\ndisk: {size(disk)}" if measured is None else text
-
-
-def size(count: int) -> str:
-    """Write a number of bytes.
-
-    >>> size(0), size(3 * 2**20), size(5 * 2**30)
-    ('0 MiB', '3 MiB', '5.00 GiB')
-    """
-    return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"

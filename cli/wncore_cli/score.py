@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wncore_cli import echo, failures, model_options, options, pictures, printable, score_models
-from wncore_cli.choice import match_layers
-from wncore_cli.reading import Reading, open_reading
+from wncore_cli.choice import demand_activations, idle_patterns, match_layers
+from wncore_cli.reading import Reading, named_layers, open_reading
 
 if TYPE_CHECKING:
     from wncore.failures import Failure
@@ -98,12 +98,13 @@ def score(
         parts=("input", "output") if pairs else ("output",),
         **opening,
     )
+    estimator = "streaming" if streaming else estimator or ("streaming" if reading.model else "exact")
+    exactly = _exact_layers(reading, exact, estimator, quiet)
     if reading.model:
         _refuse_for_models(against, plot)
         score_models.foretell(reading, memory, pairs)
         if opening["dry_run"]:
             return score_models.show_plan(reading, as_json)
-    estimator = "streaming" if streaming else estimator or ("streaming" if reading.model else "exact")
     failed = reading.failed
     files = _pictures(plot, reading.names, force)
     other = _second_dump(against, opening["length"]) if against else None
@@ -112,8 +113,6 @@ def score(
     if output and output.resolve() in {path.resolve() for path in read}:
         raise InputError(f"{output} is part of the dump that is read; write the scores to another file")
     settings = {"seed": seed, "pairs": pairs, "estimator": estimator}
-    exactly = set(match_layers(reading.names, exact)) if exact else set()
-
     opened_rivals = open_layers(rivals.values(), reading.engine, skip_tokens=skip_tokens, memory=memory)
     others = {one.name: one for one in opened_rivals}
     dense, sparse = _run(reading, others, settings, exactly, quiet)
@@ -142,6 +141,21 @@ def score(
     return max(failures.report(failed), pictures.report(missing))
 
 
+def _exact_layers(reading: Reading, patterns: tuple[str, ...], estimator: str, quiet: bool) -> Collection[str]:
+    """Name the layers that are scored exactly, whatever the others are."""
+    if not patterns:
+        return ()
+    if estimator == "exact":
+        raise click.UsageError(
+            "--exact has no effect where all layers are scored exactly; leave it out, or score the others --streaming"
+        )
+    groups = reading.model.groups if reading.model else {}
+    chosen, _ = named_layers(groups, patterns, ())
+    found = match_layers(reading.names, chosen, option="--exact")
+    failures.say_notes(idle_patterns([*reading.names, *groups], exact=patterns), quiet)
+    return set(found)
+
+
 def _refuse_for_models(against: Path | None, plot: Path | None) -> None:
     from wncore.errors import InputError
 
@@ -154,7 +168,9 @@ def _second_dump(path: Path, length: int | None) -> Any:
     """Open the second dump."""
     from wncore.dumps import open_dump
 
-    return open_dump(path, length=length)
+    other = open_dump(path, length=length)
+    demand_activations(other, "scorable")
+    return other
 
 
 def _rivals(reading: Reading, other: Any, skip_tokens: int, failed: list["Failure"], quiet: bool) -> dict[str, Any]:

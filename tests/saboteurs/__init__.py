@@ -20,6 +20,7 @@ from saboteurs import (
     pruned_zeros,
     resolving,
     routing,
+    runs,
 )
 from saboteurs.base import Saboteur
 
@@ -38,6 +39,7 @@ MODULES = (
     pruned_zeros,
     resolving,
     routing,
+    runs,
 )
 
 __all__ = ["ALL", "MODULES", "conversions"]

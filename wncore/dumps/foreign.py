@@ -15,6 +15,7 @@ SAVE = "load it where you trust its source, and save its tensors by safetensors.
 CONVERT = "load its arrays, and save them by wncore.dumps.write_dump"
 UNPACK = "decompress it"
 DOWNLOAD = "look at it: a download that failed, most likely; fetch it again"
+CAPTURE = "give its folder to `wncore capture`, which writes a dump"
 OTHER = "name a .safetensors file"
 
 STARTS: tuple[tuple[bytes, str, str], ...] = (
@@ -100,6 +101,8 @@ def recognise(first: bytes) -> tuple[str, str] | None:
     if MARKUP.match(first):
         return "a web page (HTML or XML)", DOWNLOAD
     if TEXT.match(first):
+        if b'"model_type"' in first or b'"architectures"' in first:
+            return "the description of a model", CAPTURE
         index = b'"weight_map"' in first or b'"total_size"' in first
         return JSON, "an index is called *.safetensors.index.json" if index else DOWNLOAD
     return None

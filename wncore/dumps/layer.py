@@ -95,7 +95,7 @@ class Layer(LinearLayer):
         if source is None or None not in self._lengths_of(source):
             return source
         for other in filter(None, (self.input, self.mask)):
-            if None not in self._lengths_of(other) and any(len(many(entry)) > 1 for _, entry in other.pieces):
+            if None not in self._lengths_of(other) and any(len(many(entry)) > 1 for entry in other.entries):
                 return other
         return source
 
@@ -105,7 +105,7 @@ class Layer(LinearLayer):
         return self._lengths_of(self.teller) if self.teller is not None else []
 
     def _lengths_of(self, tensor: Tensor) -> list[int | None]:
-        return sequence_tokens([entry for _, entry in tensor.pieces], self.sequence_length)
+        return sequence_tokens(tensor.entries, self.sequence_length)
 
     def check(self) -> None:
         """Raise if nothing can be computed from the layer.
@@ -160,7 +160,7 @@ class Layer(LinearLayer):
         teller = self.teller
         numbers: list[NDArray[np.int64]] = []
         count = 0
-        for (_, entry), length in zip(teller.pieces if teller is not None else (), self.lengths, strict=True):
+        for entry, length in zip(teller.entries if teller is not None else (), self.lengths, strict=True):
             if not length:
                 return None
             numbers.append(count + np.arange(entry.rows) // length)  # every piece starts a sequence

@@ -3,15 +3,22 @@
 from collections.abc import Iterable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wncore.dumps.axes import several
+from wncore.dumps.header import DTYPES
 from wncore.dumps.layer import Layer, Tokens
-from wncore.dumps.tensor import as_floats
+from wncore.dumps.tensor import UNIT, as_floats
 from wncore.errors import DumpError
 from wncore.matrix import LinearLayer
+from wncore.normal import Float
+from wncore.norms import norms
 
 FEW = 16
 """Tokens by which a square weight is judged."""
+QUARTER = 1 / 4
+CHANCE = 2.0**-32
+"""That a right weight is taken for a transposed one."""
 CONV1D = ("c_attn", "c_fc", "c_proj", "q_attn")
 """What GPT-2 calls its Conv1D modules."""
 TRANSPOSED = "the weight is transposed, (inputs, outputs) as in GPT-2's Conv1D: store weight.T"
@@ -40,16 +47,19 @@ def check_orientation(layer: LinearLayer, tokens: Tokens) -> None:
         If the stored outputs tell that it does.
     """
     if transposed_values(layer, tokens):
-        assert layer.weight is not None
-        raise DumpError(f"{layer.name}: output is not input x {layer.weight.name}, it fits if {TRANSPOSED}")
+        raise transposition(layer)
+
+
+def transposition(layer: LinearLayer) -> DumpError:
+    """Return what is said of a square weight that lies the other way."""
+    assert layer.weight is not None
+    return DumpError(f"{layer.name}: output is not input x {layer.weight.name}, it fits if {TRANSPOSED}")
 
 
 def transposed_values(layer: LinearLayer, tokens: Tokens) -> bool:
-    """Whether stored outputs are those of x W, and not of x W', for a square weight W; a bias does not matter.
+    """Whether stored outputs are those of x W, and not of x W', for a square weight W: a few tokens tell.
 
-    Of a few tokens, less their mean: the transposed weight must explain the outputs, to a quarter of their deviation,
-    and four times better than the weight as it lies, which must be wrong by more than rounding of any dtype. A weight
-    that neither way explains them is no case for here, nor is one in memory, which a program put there.
+    A weight in memory is no case for here, a program put it there.
     """
     x, y, w = layer.input, layer.output, layer.weight
     if x is None or y is None or w is None or w.resident or not x.columns == w.rows == w.columns == y.columns:
@@ -63,8 +73,42 @@ def transposed_values(layer: LinearLayer, tokens: Tokens) -> bool:
             weight = as_floats(w.read(part)).astype(np.float64)
             straight[:, part] -= inputs @ weight.T
             crossed -= inputs[:, part] @ weight
-        size, wrong, right = (float(np.linalg.norm(each - each.mean(axis=0))) for each in (outputs, straight, crossed))
-    return wrong > size / 16 and 4 * right <= min(wrong, size)
+        return _fits_crossed(outputs, straight, crossed, _rounding(outputs, y.dtype))
+
+
+def _fits_crossed(outputs: Float, straight: Float, crossed: Float, rounding: float) -> bool:
+    """Whether x W explains outputs that x W' does not: what they leave of them is `crossed`, and `straight`, (n, m).
+
+    Neither a bias matters, as means are left out, nor a ReLU, as zeros are. What x W' leaves of right outputs, by
+    rounding or another activation, knows nothing of x (W' - W), by which the two differ: of k numbers, the chance to
+    come within a share s of it is about s^k. So x W must leave a quarter at most; of few numbers, so little that the
+    chance is `CHANCE`, and no less than rounding counts, as on a coarse grid many coincide. Where W is near the
+    identity, both leave little of the outputs; no more is asked than that x W' leaves more than rounding does.
+    """
+    told = outputs != 0
+    of_outputs, of_straight, of_crossed = (_varying(part, told) for part in (outputs, straight, crossed))
+    size, wrong, right = (float(norms(part.ravel(), axis=0)) for part in (of_outputs, of_straight, of_crossed))
+    if not wrong > rounding:
+        return False
+    numbers = int(told.sum() - told.any(axis=0).sum())
+    even = 3 / float(np.sum((of_straight / wrong) ** 4))  # `numbers`, if Gaussian; fewer if some outweigh the rest
+    share = CHANCE ** (1 / max(1.0, min(numbers, even)))
+    if share < QUARTER:
+        right = max(right, rounding)
+    return right <= min(QUARTER, share) * min(wrong, size)
+
+
+def _varying(values: Float, told: NDArray[np.bool_]) -> Float:
+    """Take from each column its mean; what is not told is left out, and 0."""
+    values = np.where(told, values, 0.0)
+    return np.where(told, values - values.sum(axis=0) / np.maximum(told.sum(axis=0), 1), 0.0)
+
+
+def _rounding(outputs: Float, stored: str) -> float:
+    """Return the norm that rounding of the outputs has about, by the narrowest dtype that holds them all."""
+    held = [stored] if stored.startswith("F8") else ["BF16", "F16", "F32", "F64"]
+    name = next((name for name in held if np.array_equal(outputs.astype(DTYPES[name]), outputs)), held[-1])
+    return UNIT.get(name, 0.125) * float(norms(outputs.ravel(), axis=0)) / 2
 
 
 def undecided(layers: Iterable[Layer]) -> list[str]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from wncore.dumps.header import DTYPES, Entry, Header
 from wncore.dumps.riders import Rider
-from wncore.dumps.tensor import CHUNK, Tensor, as_floats
+from wncore.dumps.tensor import CHUNK, Tensor, as_floats, is_finite
 from wncore.errors import DumpError
 
 POWERS_OF_TWO = "F8_E8M0"
@@ -53,6 +53,12 @@ class Scaled(Tensor):
             with np.errstate(over="ignore", invalid="ignore"):  # whoever reads it checks that it is finite
                 np.multiply(as_floats(part), scale[down - down[0]][:, right], out=out[start : start + step])
         return out
+
+    def check_finite(self, part: NDArray[Any], keep: NDArray[np.bool_] | None = None) -> None:
+        """Raise `NonFiniteError` if a part holds NaN or infinity: for the scale, if it does."""
+        if not is_finite(part):
+            self.scale.check_finite(self.scale.read())
+        super().check_finite(part, keep)
 
 
 def check_activations(tensors: Mapping[str, Tensor], riders: Riders) -> None:

@@ -13,7 +13,7 @@ Need = Literal["scorable", "prunable", "expandable"]
 """What a layer must be."""
 
 LACKS = {
-    "scorable": "have weights only",
+    "scorable": "lack an output, or an input and a weight,",
     "prunable": "lack a weight, or an input or gram,",
     "expandable": "lack an input or a weight,",
 }
@@ -61,19 +61,17 @@ def choose(dump: Dump, names: Sequence[str], need: Need, skip_tokens: int = 0) -
     """
     found = Selection(need)
     for name in names:
-        _sort(dump.layers[name], found, skip_tokens)
+        _sort(dump, dump.layers[name], found, skip_tokens)
     if not found.ready:
         raise _nothing(dump, names, found)
     return found
 
 
-def _sort(layer: Layer, found: Selection, skip_tokens: int) -> None:
+def _sort(dump: Dump, layer: Layer, found: Selection, skip_tokens: int) -> None:
     with attempt(layer.name, lambda name, error: found.failed.append(Failure(name, error))):
         if layer.fault is None and not getattr(layer, found.need):
-            if found.need == "scorable" and layer.input is not None:
-                raise DumpError(
-                    f"{layer.name} has an input but no weight and no output; add one, or leave it out: --exclude"
-                )
+            if found.need == "scorable" and layer.input is not None and not _is_lent(dump, layer):
+                raise _input_alone(layer.name)
             found.lacking.append(layer.name)
             return
         try:
@@ -86,6 +84,15 @@ def _sort(layer: Layer, found: Selection, skip_tokens: int) -> None:
         found.ready.append(layer)
 
 
+def _is_lent(dump: Dump, layer: Layer) -> bool:
+    """Whether another layer reads the input of one, by `wncore.shared_inputs`; it may have no other use."""
+    return any(other.input is layer.input for other in dump.layers.values() if other is not layer)
+
+
+def _input_alone(name: str) -> DumpError:
+    return DumpError(f"{name} has an input but no weight and no output; add one, or leave it out: --exclude")
+
+
 def _nothing(dump: Dump, names: Sequence[str], found: Selection) -> Exception:
     """Make the error of a selection without a layer that is ready; what else there is becomes notes of it."""
     failed, idle = found.failed, list(found.idle)
@@ -94,6 +101,8 @@ def _nothing(dump: Dump, names: Sequence[str], found: Selection) -> Exception:
     elif idle:
         more = f"; so it is with {len(idle) - 1} more: {listed(idle[1:])}" if idle[1:] else ""
         error = TooFewTokensError(found.idle[idle[0]] + more)
+    elif found.need == "scorable" and (alone := [name for name in names if dump.layers[name].input is not None]):
+        return _input_alone(alone[0])
     else:
         return DumpError(NOTHING[found.need].format(source=dump.source, names=listed(list(names))))
     for note in found.notes[: None if failed else len(found.lacking) > 0]:

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import accumulate
 
-from wncore.dumps.axes import Piece, many, own_length, sequence_tokens, several
+from wncore.dumps.axes import Piece, many, sequence_tokens, several
 from wncore.dumps.header import Entry
 from wncore.dumps.layer import Layer
 from wncore.dumps.tensor import Tensor
@@ -28,14 +28,13 @@ def check_sequences(layer: Layer) -> None:
     source = layer.output or layer.input
     if source is None:
         return
-    entries = [entry for _, entry in source.pieces]
-    lengths = sequence_tokens(entries, layer.sequence_length)
-    used = [length or _told(entry) for entry, length in zip(entries, lengths, strict=True)]
+    lengths = sequence_tokens(source.entries, layer.sequence_length)
+    used = [length or _told(entry) for entry, length in zip(source.entries, lengths, strict=True)]
     others = [other for other in (layer.input, layer.mask) if other is not None and other is not source]
     for other in others:
         _demand_alike(layer, other, source, used)
     if len(others) == 2:  # the output may tell nothing
-        _demand_alike(layer, others[1], others[0], [_told(entry) for _, entry in others[0].pieces])
+        _demand_alike(layer, others[1], others[0], [_told(entry) for entry in others[0].entries])
 
 
 def _told(entry: Entry) -> int | None:
@@ -45,8 +44,9 @@ def _told(entry: Entry) -> int | None:
 
 
 def _demand_alike(layer: Layer, one: Tensor, other: Tensor, lengths: Sequence[int | None]) -> None:
-    """Demand that sequences begin where the axes of the first tensor tell it; lengths are of the pieces of the other."""
-    for (_, mine), (_, entry), length, shift in _side_by_side(one, other, lengths):
+    """Demand that sequences of the other tensor, of these lengths by piece, begin where axes of the first tell it."""
+    for i, j, shift in _side_by_side(one.entries, other.entries):
+        mine, entry, length = one.entries[i], other.entries[j], lengths[j]
         told = _told(mine)
         if told and length and told != length:
             raise DumpError(
@@ -60,15 +60,13 @@ def _demand_alike(layer: Layer, one: Tensor, other: Tensor, lengths: Sequence[in
             )
 
 
-def _side_by_side(
-    one: Tensor, other: Tensor, lengths: Sequence[int | None]
-) -> Iterator[tuple[Piece, Piece, int | None, int]]:
-    """Pair the pieces of two tensors that hold the same tokens, with how much later the second begins."""
-    ends, others = (list(accumulate(entry.rows for _, entry in tensor.pieces)) for tensor in (one, other))
+def _side_by_side(one: Sequence[Entry], other: Sequence[Entry]) -> Iterator[tuple[int, int, int]]:
+    """Yield the places of pieces of two tensors that share tokens, and how much later the second piece begins."""
+    ends, others = (list(accumulate(entry.rows for entry in entries)) for entries in (one, other))
     i = j = 0
-    while i < len(ends) and j < len(others):
-        mine, piece = one.pieces[i], other.pieces[j]
-        yield mine, piece, lengths[j], (others[j] - piece[1].rows) - (ends[i] - mine[1].rows)
+    while i < len(one) and j < len(other):
+        if one[i].rows and other[j].rows:
+            yield i, j, (others[j] - other[j].rows) - (ends[i] - one[i].rows)
         i, j = i + (ends[i] <= others[j]), j + (others[j] <= ends[i])
 
 
@@ -98,15 +96,15 @@ def _layout_notes(layers: Iterable[Layer], stated: int | None, named: str) -> li
     broken: list[Entry] = []
     unknown: list[Entry] = []
     rows: list[Entry] = []
-    lent: dict[str, list[tuple[Tensor, Tensor]]] = {}
+    lent: dict[tuple[str, tuple[int | None, ...]], list[tuple[Tensor, Tensor]]] = {}
     for layer in layers:
         source, teller = layer.output or layer.input, layer.teller
         if source is None or teller is None:
             continue
         if teller is not source:
-            lent.setdefault(teller.part, []).append((source, teller))
-        single = not stated and not any(_told(entry) for _, entry in teller.pieces)
-        for (_, entry), length in zip(teller.pieces, layer.lengths, strict=True):
+            lent.setdefault((teller.part, tuple(dict.fromkeys(layer.lengths))), []).append((source, teller))
+        single = not stated and not any(map(_told, teller.entries))
+        for entry, length in zip(teller.entries, layer.lengths, strict=True):
             if stated and length != stated:
                 overruled.append(entry)
             elif stated and entry.rows % stated:
@@ -115,11 +113,11 @@ def _layout_notes(layers: Iterable[Layer], stated: int | None, named: str) -> li
                 unknown.append(entry)
             elif length and single:
                 rows.append(entry)
-    for pairs in lent.values():
-        _, entry = pairs[0][1].pieces[0]
+    for (_, lengths), pairs in lent.items():
+        one = pairs[0][1].entries[0]
         notes.append(
-            f"{several([source.name for source, _ in pairs])}: a sequence has {own_length(entry)} tokens, by the axes "
-            f"{entry.shape} of {entry.name}"
+            f"{several([source.name for source, _ in pairs])}: a sequence has {' or '.join(map(str, lengths))} tokens, "
+            f"by the axes {one.shape} of {one.name}"
         )
     if rows:
         notes.append(

@@ -20,6 +20,15 @@ CHUNK = 8 * 2**20
 """Bytes read at a time when only some columns are kept."""
 UNIT = {"F64": 2.0**-53, "F32": 2.0**-24, "F16": 2.0**-11, "BF16": 2.0**-8}
 """Unit roundoff by dtype; bfloat16's is doubled, since some frameworks truncate. Float8 is coarser still."""
+PLACES = {
+    "input": "token {}, channel {}",
+    "output": "token {}, channel {}",
+    "weight": "neuron {}, channel {}",
+    "bias": "neuron {}",
+    "gram": "channels {} and {}",
+    "sparsity": "neuron {}",
+}
+"""What the rows and columns of each part are."""
 NEAR = 2**16
 """Bytes of a row from which it pays to read only the wanted columns."""
 
@@ -28,9 +37,10 @@ class OnHost:
     """What matrices have in common that NumPy reads: in files, or in memory."""
 
     read: Callable[..., NDArray[Any]]
+    pick: Callable[..., NDArray[Any]]
     check_finite: Callable[..., None]
 
-    def doubles(self, rows: slice) -> NDArray[np.float64]:
+    def doubles(self, rows: slice | NDArray[np.int64]) -> NDArray[np.float64]:
         """Return some rows as float64.
 
         Raises
@@ -38,7 +48,7 @@ class OnHost:
         NonFiniteError
             If they hold NaN or infinity.
         """
-        part = self.read(rows)
+        part = self.read(rows) if isinstance(rows, slice) else self.pick(rows)
         self.check_finite(part)
         return as_floats(part).astype(np.float64)
 
@@ -48,13 +58,18 @@ class Tensor(OnHost):
     """A matrix (rows, columns) in one file or, piece by piece along its rows, in several."""
 
     part: str
-    """What it is in its layer: "input", "output", "weight", "bias", "gram"; or "mask"."""
+    """What it is in its layer: "input", "output", "weight", "bias", "gram"; or "mask", "scale", "sparsity"."""
     pieces: tuple[tuple[Header, Entry], ...]
 
     @property
     def name(self) -> str:
         """As it is called in its file, the first if there are several."""
         return self.pieces[0][1].name
+
+    @property
+    def entries(self) -> list[Entry]:
+        """Its pieces, without their files."""
+        return [entry for _, entry in self.pieces]
 
     @property
     def rows(self) -> int:
@@ -142,15 +157,15 @@ class Tensor(OnHost):
                 first = (rows.start + int(row), int(column))
             count += int(bad.sum())
         place, stored = first or ("?", "?"), self._stored_at(*first) if first else ""  # "?": it was mended meanwhile
-        what, remedy = "row", "replace such values"
+        what, remedy = PLACES.get(self.part, "row {}, column {}").format(*place), "replace such values"
         if self.part in ("input", "output"):
-            what, remedy = "token", "leave such tokens out with tokens.mask"
+            remedy = "leave such tokens out with tokens.mask"
         total = f"its {self.rows * self.columns} values"
         if keep is not None and not keep.all():
             total = f"the {int(keep.sum()) * self.columns} values that count"
         raise NonFiniteError(
             f"{self.name} holds NaN or infinity: {count} of {total}, the first at {stored}"
-            f"{what} {place[0]}, channel {place[1]}; {remedy}, or capture the layer again in a wider dtype"
+            f"{what}; {remedy}, or capture the layer again in a wider dtype"
         )
 
     def _stored_at(self, row: int, column: int) -> str:

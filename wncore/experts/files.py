@@ -13,7 +13,7 @@ from wncore.dumps.header import LONGEST_NAME, read_header
 from wncore.dumps.sources import is_index
 from wncore.dumps.tensor import is_finite
 from wncore.dumps.write import NAMES, write_tensors
-from wncore.errors import InputError, NonFiniteError
+from wncore.errors import DumpError, InputError, NonFiniteError, listed
 from wncore.experts.digests import array_digest
 from wncore.experts.document import KEY, SCHEMA, document_metadata, read_document, read_layers
 from wncore.experts.experts import Experts
@@ -93,7 +93,14 @@ def load_experts(path: str | Path) -> ExpertFile:
     DumpError
         If the file is damaged, holds no experts, or its tensors are not those that its document describes.
     """
-    header = read_header(Path(path))
+    path = Path(path)
+    if os.path.isdir(path):  # noqa: PTH112  (Path.is_dir raises for odd names)
+        there = listed(sorted(entry.name for entry in path.glob("*.safetensors")), most=3) or "none"
+        raise DumpError(
+            f"{path} is a folder, and experts are one file; name that which `wncore expand` wrote (.safetensors files "
+            f"there: {there})"
+        )
+    header = read_header(path)
     document = read_document(header)
     described = read_layers(header.path, document)
     held = {name: (entry.dtype, entry.shape) for name, entry in header.tensors.items()}

@@ -9,6 +9,7 @@ are added up over runs of tokens, and those in order.
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import numpy as np
@@ -74,6 +75,14 @@ class NumbaBackend(NumpyBackend):
         counts, sums, powers = np.zeros((m, bins + 2), np.int64), np.zeros((m, bins + 2)), np.zeros((m, 4))
         self._blocks(m, lambda first, last: histogram.count(y, edges, first, last, counts, sums, powers))
         return counts, sums, powers
+
+    def histogram_runs(
+        self, y: np.ndarray, edges: np.ndarray, starts: np.ndarray, factor: int
+    ) -> tuple[np.ndarray, ...]:
+        """Count all, and once more run by run."""
+        coarse = np.ascontiguousarray(edges[:, ::factor])
+        parts = zip(*(self.histogram(y[a:b], coarse) for a, b in pairwise(starts)), strict=True)
+        return *self.histogram(y, edges), *map(np.stack, parts)
 
     def distance_bounds(
         self, edges: np.ndarray, counts: np.ndarray, sums: np.ndarray, powers: np.ndarray

@@ -6,7 +6,7 @@ neighbour. Memory says how much is held at a time, never what is added to what; 
 the number of processes that share them out, since each may add up whole subtrees.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -57,6 +57,11 @@ def cut(tokens: Tokens, least: int = 1) -> tuple[Piece, ...]:
     starts = [*np.flatnonzero(np.diff(groups, prepend=-1)).tolist(), tokens.count]
     rows = [0, *np.flatnonzero(tokens.keep)[starts[1:-1]].tolist(), len(tokens.keep)]
     return tuple(Piece(slice(*r), slice(*t)) for r, t in zip(pairwise(rows), pairwise(starts), strict=True))
+
+
+def starts_of(pieces: Sequence[Piece]) -> list[int]:
+    """Return the token that each piece starts at, and how many tokens there are."""
+    return [piece.tokens.start for piece in pieces] + [pieces[-1].tokens.stop]
 
 
 def step_of(columns: int, itemsize: int) -> int:

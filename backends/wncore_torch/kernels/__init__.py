@@ -22,7 +22,7 @@ TRITON = {
     "prune": "pruning",
 }
 """Operations whose kernels Triton compiles, or interprets on the CPU, and their modules."""
-CUDA = {"histogram": "histograms", "linear_histogram": "fused", "lloyd": "clusters"}
+CUDA = {"histogram": "histograms", "histogram_runs": "histograms", "linear_histogram": "fused", "lloyd": "clusters"}
 """Operations whose kernels only a CUDA device can run."""
 
 

@@ -28,8 +28,8 @@ __device__ u64 rounded(double x) {
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS) histogram(
-    const VALUE* y, const double* edges, const double* bias, i64* counts, double* sums, double* powers,
-    int n, int m, int bins, int row_stride, int column_stride, int has_bias) {
+    const VALUE* y, const double* edges, const double* bias, const i64* starts, i64* counts, double* sums, double* powers,
+    int n, int m, int bins, int row_stride, int column_stride, int has_bias, int has_starts) {
     extern __shared__ double shared[];
     const int neuron = threadIdx.x % NEURONS, lane = threadIdx.x / NEURONS;
     const int column = blockIdx.x * NEURONS + neuron, here = min(column, m - 1);
@@ -66,7 +66,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) histogram(
     double p1 = 0, p2 = 0, p3 = 0, p4 = 0, below = 0, above = 0;
     i64 many_below = 0, many_above = 0;
     // this block's share of the tokens
-    const i64 from = (i64)n * blockIdx.y / gridDim.y, upto = (i64)n * (blockIdx.y + 1) / gridDim.y;
+    const i64 from = has_starts ? starts[blockIdx.y] : (i64)n * blockIdx.y / gridDim.y;
+    const i64 upto = has_starts ? starts[blockIdx.y + 1] : (i64)n * (blockIdx.y + 1) / gridDim.y;
     const i64 out = ((i64)blockIdx.y * m + here) * (bins + 2);
 
     for (i64 start = from; start < upto; start += ROUND) {

@@ -11,6 +11,7 @@ from wncore.dumps.stream import Shapes, streamed_tensors
 from wncore.errors import InputError, WriteError
 from wncore.failures import Fail, forgive
 from wncore.files import check_new_folder, new_folder
+from wncore.resources import size
 from wncore.tick import Tick, idle
 from wncore_torch.model.held import Collected, holders
 from wncore_torch.model.linears import Linear
@@ -46,8 +47,8 @@ def check_folder(path: Path, needed: int) -> None:
     free = shutil.disk_usage(path.parent).free
     if free < needed:
         raise WriteError(
-            f"{path} would take {needed / 2**30:.2f} GiB, and {free / 2**30:.2f} GiB are free there; capture fewer "
-            f"layers (--layer), fewer --windows or only --part input"
+            f"{path} would take {size(needed)}, and {size(free)} are free there; capture fewer layers (--layer), fewer "
+            f"--windows or only --part input"
         )
 
 

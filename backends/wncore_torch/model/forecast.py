@@ -56,8 +56,8 @@ def load_of(folder: Folder, names: Iterable[str]) -> Load:
             shared += size
         else:
             single = max(single, size)
-    if folder.device.type != "cpu":
-        return Load(reading=Memory(file, made + single), held=Memory(0, made))
+    if folder.device.type != "cpu":  # from pages that stay in place, which torch keeps for the next time
+        return Load(reading=Memory(2 * file, made + single), held=Memory(file, made))
     return Load(reading=Memory(file + made - shared), held=Memory(made))
 
 

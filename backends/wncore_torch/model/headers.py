@@ -120,7 +120,10 @@ class Reader:
         file = self._stored[name].file
         if file not in self._files:
             self._files[file] = self._stack.enter_context(safe_open(file, framework="pt"))
-        return self._files[file].get_tensor(name).to(self._device)
+        value = self._files[file].get_tensor(name)
+        if self._device.type == "cuda":  # a copy from pages that may move halts all who launch kernels meanwhile
+            value = value.pin_memory()
+        return value.to(self._device, non_blocking=True)
 
 
 def same_bytes(stored: dict[str, Stored], names: Iterable[str]) -> bool:

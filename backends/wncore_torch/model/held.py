@@ -51,9 +51,10 @@ class OnDevice(Resident):
         self._demand_finite(part)
         return to_numpy(part) if part.dtype == torch.float64 else part
 
-    def doubles(self, rows: slice) -> Any:
+    def doubles(self, rows: slice | NDArray[np.int64]) -> Any:
         """Return some rows as float64, on the device, but for those that are float64 already."""
-        part = self.values[rows]
+        chosen = rows if isinstance(rows, slice) else torch.from_numpy(rows).to(self.values.device)
+        part = self.values[chosen]
         self._demand_finite(part)
         return to_numpy(part) if part.dtype == torch.float64 else part.double()
 

@@ -14,6 +14,7 @@ try:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedModel
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightConverter, WeightRenaming, dot_natural_key, rename_source_key
+    from transformers.integrations import sdpa_attention
 
     PreTrainedModel._get_dtype_plan  # noqa: B018  (it is called by its name on a model)
 except ModuleNotFoundError as error:
@@ -41,4 +42,5 @@ __all__ = [
     "dot_natural_key",
     "get_model_conversion_mapping",
     "rename_source_key",
+    "sdpa_attention",
 ]

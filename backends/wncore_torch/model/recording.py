@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from wncore_torch.model.attention import fused_heads
 from wncore_torch.model.blocks import NotStreamable, find_blocks, surroundings_loaded
 from wncore_torch.model.folder import Folder
 from wncore_torch.model.parameters import loaded, names_below
@@ -211,7 +212,8 @@ def call_block(block: nn.Module, call: Call, hidden: Tensor, forward: Callable[.
     version = hidden._version
     args, kwargs = _filled(call, hidden)
     dicts = [(value, dict(value)) for value in (*args, *kwargs.values()) if isinstance(value, dict)]
-    output = block(*args, **kwargs) if forward is None else forward(block, *args, **kwargs)
+    with fused_heads(hidden.device, hidden.dtype):
+        output = block(*args, **kwargs) if forward is None else forward(block, *args, **kwargs)
     for now, before in dicts:
         if now.keys() != before.keys() or any(now[key] is not before[key] for key in now):
             raise NotStreamable(f"{type(block).__name__} writes into a dict that other blocks read; use another model")

@@ -14,7 +14,7 @@ from wncore_torch.plain.distance import gaussian_distance
 from wncore_torch.plain.edges import choose_edges
 from wncore_torch.plain.fused import linear_histogram
 from wncore_torch.plain.grams import gram
-from wncore_torch.plain.histograms import histogram
+from wncore_torch.plain.histograms import histogram, histogram_runs
 from wncore_torch.plain.routing import routed_linear
 from wncore_torch.pruning import prune, resolve
 
@@ -22,6 +22,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "gaussian_distance": gaussian_distance,
     "choose_edges": choose_edges,
     "histogram": histogram,
+    "histogram_runs": histogram_runs,
     "distance_bounds": distance_bounds,
     "mapping_difficulty": mapping_difficulty,
     "routed_linear": routed_linear,

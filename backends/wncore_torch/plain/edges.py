@@ -28,7 +28,8 @@ def choose_edges(y: Tensor, bins: int) -> Tensor:
         levels = mixture[:, :1] + steps * (mixture[:, -1:] - mixture[:, :1])
         edges = _interpolate(levels, mixture, grid)
         constant = first.amax(dim=1) == first.amin(dim=1)
-        edges[constant, (bins + 1) // 2] = first[constant, 0]  # the centre, so that its power sums vanish exactly
+        middle = (bins + 1) // 2  # the centre: its power sums vanish exactly
+        edges[:, middle] = torch.where(constant, first[:, 0], edges[:, middle])
         return edges
 
     return by_neuron(work, y)

@@ -11,6 +11,13 @@ def histogram(y: Tensor, edges: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return by_neuron(_count, y, edges)
 
 
+def histogram_runs(y: Tensor, edges: Tensor, starts: Tensor, factor: int) -> tuple[Tensor, ...]:
+    """Count all, and once more run by run: (n, m), (m, b + 1), (p + 1,) -> as in the protocol."""
+    coarse = edges[:, ::factor].contiguous()
+    parts = zip(*(histogram(run, coarse) for run in y.split(starts.diff().tolist())), strict=True)
+    return *histogram(y, edges), *(torch.stack(part) for part in parts)
+
+
 def _count(rows: Tensor, edges: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     n, bins = rows.shape[1], edges.shape[1] - 1
     rows, edges = rows.sort(dim=1).values.double(), edges.contiguous()

@@ -12,11 +12,13 @@ from wncore.testing.contracts.linear_histogram import CONTRACT as LINEAR_HISTOGR
 from wncore.testing.contracts.pruning.contract import CONTRACT as PRUNING
 from wncore.testing.contracts.resolving import CONTRACT as RESOLVING
 from wncore.testing.contracts.routing import CONTRACT as ROUTING
+from wncore.testing.contracts.runs import CONTRACT as RUNS
 
 CONTRACTS = (
     DISTANCE,
     EDGES,
     HISTOGRAM,
+    RUNS,
     BOUNDS,
     DIFFICULTY,
     ROUTING,

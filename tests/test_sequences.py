@@ -199,3 +199,9 @@ class TestLengths:
         for shape, length in (((B, P, 15), 6), ((24, 15), None), ((24, 1, 15), None), ((B, P, 3, 5), 6)):
             path = write(tmp_path / "a.safetensors", {"q.output": Q.reshape(shape)})
             assert json.loads(run("inspect", path, "--json")[1])["layers"][0]["sequence_length"] == length
+
+    def test_inspect_says_no_length_where_pieces_differ(self, run, tmp_path):
+        write(tmp_path / "1.safetensors", {"q.output": FLAT[:12].reshape(2, 6, 15)})
+        write(tmp_path / "2.safetensors", {"q.output": FLAT[12:].reshape(3, 4, 15)})
+        code, out, _ = run("inspect", tmp_path, "--json", "--length", 8)
+        assert (code, json.loads(out)["layers"][0]["sequence_length"]) == (0, None)

@@ -162,6 +162,8 @@ class TestLenders:
     def test_outputs_of_which_not_all_pieces_tell(self, tmp_path):
         files = ({"l.output": Y[:12].copy()}, {"l.output": Y[12:].reshape(2, P, M)})
         assert only(opened(tmp_path, *files)).lengths == [None, 6]
+        dump = opened(tmp_path, *files, length=P)
+        assert (starts(only(dump)), dump.notes) == ([0, 6, 12, 18], ())
         assert starts(only(opened(tmp_path, *files, {"tokens.mask": EVERY}))) == [0, 6, 12, 18]
         write(tmp_path / "2.safetensors", {"tokens.mask": EVERY.T.copy()})
         refused(tmp_path, says="a sequence has 4 tokens, and 6 in l.output")

@@ -221,6 +221,11 @@ def sequence_tokens(entries: Sequence[Entry], stated: int | None) -> list[int | 
     Axes of sequences and positions come first. A stated length cuts plain tokens, and single rows, in which sequences
     may be packed.
     """
-    if all(len(many(entry)) < 2 for entry in entries):
-        return [stated or own_length(entry) for entry in entries]
-    return [own_length(entry) or (stated if stated in many(entry)[-1:] else None) for entry in entries]
+    told = any(len(many(entry)) > 1 for entry in entries)
+
+    def length(entry: Entry) -> int | None:
+        if told and len(entry.leading) > 1:
+            return own_length(entry) or (stated if stated in many(entry)[-1:] else None)
+        return stated or own_length(entry)
+
+    return [length(entry) for entry in entries]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from dump_samples import only, refused
 from rawfile import write
+from safetensors.numpy import save_file
 
 from wncore.dumps import open_dump, write_dump
 from wncore.errors import InputError
@@ -152,6 +153,14 @@ class TestLengths:
             "wncore.gram_tokens has no effect on l: no gram of that name is there",
             "wncore.shared_inputs has no effect on k: no such layer is there, or it has an input of its own",
         )
+
+    def test_metadata_of_other_names_are_named(self, tmp_path):
+        notes = opened(tmp_path, {"l.output": FLAT}, seq_length="6", model="m", text="t", schema="1").notes
+        what = "what is read is called wncore.sequence_length, wncore.shared_inputs, wncore.gram_tokens"
+        assert notes == (f"metadata without effect: wncore.seq_length; {what}",)
+        path = tmp_path / "b.safetensors"
+        save_file({"l.output": FLAT}, path, metadata={"sequence_length": "6", "format": "pt"})
+        assert open_dump(path).notes == (f"metadata without effect: sequence_length; {what}",)
 
     def test_input_and_output_must_lay_their_tokens_out_alike(self, tmp_path):
         path = write(tmp_path / "a.safetensors", {"l.input": Q.reshape(B, P, 15), "l.output": FLAT.reshape(P, B, 15)})

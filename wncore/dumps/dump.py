@@ -10,7 +10,7 @@ from pathlib import Path
 from wncore.dumps.axes import settle_axes
 from wncore.dumps.header import read_header
 from wncore.dumps.layer import Layer
-from wncore.dumps.metadata import count_gram_tokens, merge_metadata, share_inputs, shared_inputs, stated_length
+from wncore.dumps.metadata import count_gram_tokens, merge_metadata, share_inputs, shared_inputs, stated_length, unread
 from wncore.dumps.orientation import TRANSPOSED, transposed_shape, undecided
 from wncore.dumps.quantised import Scaled, check_activations, dequantise
 from wncore.dumps.recognition import Found, Piece, blame, recognise
@@ -126,7 +126,7 @@ def _layers(found: Found, metadata: dict[str, str], length: int | None) -> dict[
         else:
             layers[name] = _layer(name, parts, found, length)
     _note_riders(layers, found)
-    found.notes += count_gram_tokens(layers, metadata)
+    found.notes += [*unread(metadata), *count_gram_tokens(layers, metadata)]
     found.notes += share_inputs(layers, shared, found.spoiled)
     kept = {name: _checked(layers[name]) for name in sorted(layers, key=by_number)}
     found.notes += [*check_effect(kept.values(), option, stated, found.masks), *undecided(kept.values())]

@@ -8,9 +8,13 @@ from wncore.dumps import strict_json
 from wncore.dumps.axes import several
 from wncore.dumps.header import Header
 from wncore.dumps.layer import Layer
-from wncore.errors import DumpError
+from wncore.errors import DumpError, listed
 
 Value = TypeVar("Value", str, int)
+READ = ("sequence_length", "shared_inputs", "gram_tokens")
+"""What changes how a dump is read, behind `wncore.`."""
+WRITTEN = ("schema", "model", "text", "capture", "prune", "expand")
+"""What else is written there."""
 
 
 def merge_metadata(headers: Iterable[Header]) -> dict[str, str]:
@@ -27,6 +31,14 @@ def merge_metadata(headers: Iterable[Header]) -> dict[str, str]:
                     f"read them one by one"
                 )
     return merged
+
+
+def unread(metadata: Iterable[str]) -> list[str]:
+    """Return a note on names that are almost those that change how a dump is read, and have no effect."""
+    idle = [key[:80] for key in metadata if key in READ]
+    idle += [key[:80] for key in metadata if key.startswith("wncore.") and key.split(".")[1] not in READ + WRITTEN]
+    read = listed([f"wncore.{key}" for key in READ])
+    return [f"metadata without effect: {several(idle)}; what is read is called {read}"] if idle else []
 
 
 def stated_length(metadata: dict[str, str]) -> int | None:

@@ -8,7 +8,7 @@ from dump_samples import only, refused
 from rawfile import write
 
 from wncore.dumps import open_dump
-from wncore.errors import InputError
+from wncore.errors import DumpError, InputError
 
 RNG = np.random.default_rng(0)
 B, P, H, C = 4, 6, 3, 5
@@ -91,15 +91,15 @@ class TestHeads:
     def test_heads_before_positions_are_told_by_the_number_of_tokens(self, tmp_path, other):
         swapped = np.ascontiguousarray(Q.transpose(0, 2, 1, 3))
         dump = opened(tmp_path, {"q.output": swapped, "m.output": FLAT} | other)
-        assert "q" not in dump.layers or dump.layers["q"].output is None
-        said = (
-            "q.output is passed over: of its axes (4, 3, 6, 5) the first and the third give the 24 tokens of the layer"
-        )
-        assert any(said in note and "swap the second and the third" in note for note in dump.notes)
+        with pytest.raises(DumpError, match=r"24 (positions|tokens)"):
+            dump.layers["q"].check()
+        dump.layers["m"].check()
+        said = "the axes (4, 3, 6, 5) would fit as (batch, head, position, channel); swap the second and the third"
+        assert f"q.output: {said}" in dump.notes
 
     def test_one_channel_alone_is_named(self, tmp_path):
         (note,) = opened(tmp_path, {"q.output": Q.reshape(B, 90, 1)}).notes
-        assert "the axes (4, 90, 1) are read as (batch, position, channel), 360 tokens of one neuron" in note
+        assert "the axes (4, 90, 1) are read as (batch, position, channel), 360 tokens of one channel" in note
         gate = {"q.output": Q.reshape(B, 90, 1), "q.bias": np.ones(1)}
         assert opened(tmp_path, gate).notes == ()
 
@@ -133,3 +133,43 @@ class TestHeads:
         layer = only(open_dump(tmp_path))
         np.testing.assert_array_equal(layer.output.read(), FLAT)
         assert layer.tokens().keep.tolist() == MASK.ravel().tolist()
+
+
+class TestSharedAxes:
+    """What any reader of an input tells of its axes, it tells all."""
+
+    Q = RNG.standard_normal((2, 3, 4, 5))
+
+    def shared(self, tmp_path, **tensors):
+        named = {name.replace("_", "."): value for name, value in tensors.items()}
+        return opened(tmp_path, {"o.input": self.Q, **named}, shared_inputs='{"c": "o"}')
+
+    def test_the_weight_of_the_reader_tells_the_channels(self, tmp_path):
+        dump = self.shared(tmp_path, c_weight=RNG.standard_normal((7, 5)))
+        for layer in dump.layers.values():
+            np.testing.assert_array_equal(layer.input.read(), self.Q.reshape(24, 5))
+        dump = self.shared(tmp_path, c_weight=RNG.standard_normal((7, 20)))
+        np.testing.assert_array_equal(dump.layers["c"].input.read(), self.Q.reshape(6, 20))
+        assert dump.notes == ()
+
+    def test_the_output_of_the_reader_tells_the_tokens(self, tmp_path):
+        dump = self.shared(tmp_path, c_output=RNG.standard_normal((24, 2)))
+        assert dump.layers["c"].input.columns == 5
+
+    def test_the_input_tells_the_tokens_of_the_readers_output(self, tmp_path):
+        files = {"o.input": RNG.standard_normal((24, 2)), "c.output": self.Q}
+        dump = opened(tmp_path, files, shared_inputs='{"c": "o"}')
+        assert (dump.layers["c"].output.rows, dump.layers["c"].output.columns) == (24, 5)
+
+    def test_its_own_weight_comes_first(self, tmp_path):
+        dump = self.shared(tmp_path, o_weight=RNG.standard_normal((7, 20)), c_weight=RNG.standard_normal((7, 5)))
+        assert dump.layers["o"].input.columns == 20
+        with pytest.raises(DumpError, match="c: input has 20 channels, weight 5 columns"):
+            dump.layers["c"].check()
+
+    def test_a_mask_of_another_length_than_the_input_is_no_mask_of_the_reader(self, tmp_path):
+        files = {"o.input": FLAT[:20].copy(), "o.output": FLAT, "k.output": FLAT, "tokens.mask": np.ones((B, P), bool)}
+        files["c.weight"] = RNG.standard_normal((7, 15))
+        dump = opened(tmp_path, files, shared_inputs='{"c": "o"}')
+        with pytest.raises(DumpError, match="c: the mask has 24 positions for 20 tokens"):
+            dump.layers["c"].check()

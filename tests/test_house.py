@@ -1,6 +1,7 @@
 """The rules of the house, asserted."""
 
 import ast
+import re
 import subprocess
 import sys
 import zipfile
@@ -71,6 +72,12 @@ def test_every_test_that_is_listed_as_slow_exists():
     for line in (ROOT / "tests" / "slow.txt").read_text().split():
         path, name = line.split("::")[0], line.split("::")[-1]
         assert f"def {name}(" in (ROOT / path).read_text(), line
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("tests/test_*.py")), ids=lambda path: path.name)
+def test_something_of_every_module_is_fast(path):
+    slow = {line.split("::")[-1] for line in (ROOT / "tests" / "slow.txt").read_text().split() if path.name in line}
+    assert set(re.findall(r"def (test_\w+)\(", path.read_text())) - slow
 
 
 def test_every_public_name_can_be_imported():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from dump_samples import only, refused
 from rawfile import write
+from safetensors.numpy import save_file
 
 from wncore.dumps import open_dump, write_dump
 from wncore.errors import InputError
@@ -61,9 +62,12 @@ class TestMasks:
         dump = opened(tmp_path, {"q.output": FLAT.reshape(shape), "tokens.mask": np.ones((B, P), bool)})
         assert positions(only(dump).tokens()) == [0, 6, 12, 18]
         assert only(dump).tokens(2).count == B * (P - 2)
-        assert dump.notes == (
-            "q.output: the axes (4, 6) of tokens.mask tell how long a sequence is; if that is wrong, --length says it",
-        )
+        assert dump.notes == ("q.output: a sequence has 6 tokens, by the axes (4, 6) of tokens.mask",)
+
+    def test_it_tells_sequences_and_padding_at_once(self, tmp_path):
+        rank = np.cumsum(MASK, axis=1) - 1
+        dump = opened(tmp_path, {"q.output": FLAT, "tokens.mask": MASK})
+        assert only(dump).tokens(1).keep.tolist() == (MASK & (rank >= 1)).ravel().tolist()
 
     def test_a_stated_length_that_it_confirms_needs_no_word(self, tmp_path):
         assert opened(tmp_path, {"q.output": FLAT, "tokens.mask": MASK}, length=P).notes == ()
@@ -150,6 +154,14 @@ class TestLengths:
             "wncore.shared_inputs has no effect on k: no such layer is there, or it has an input of its own",
         )
 
+    def test_metadata_of_other_names_are_named(self, tmp_path):
+        notes = opened(tmp_path, {"l.output": FLAT}, seq_length="6", model="m", text="t", schema="1").notes
+        what = "what is read is called wncore.sequence_length, wncore.shared_inputs, wncore.gram_tokens"
+        assert notes == (f"metadata without effect: wncore.seq_length; {what}",)
+        path = tmp_path / "b.safetensors"
+        save_file({"l.output": FLAT}, path, metadata={"sequence_length": "6", "format": "pt"})
+        assert open_dump(path).notes == (f"metadata without effect: sequence_length; {what}",)
+
     def test_input_and_output_must_lay_their_tokens_out_alike(self, tmp_path):
         path = write(tmp_path / "a.safetensors", {"l.input": Q.reshape(B, P, 15), "l.output": FLAT.reshape(P, B, 15)})
         refused(path, says=r"l: by the axes \(4, 6, 15\) of l.input a sequence has 6 tokens, and 4 in l.output")
@@ -165,22 +177,20 @@ class TestLengths:
         dump = opened(tmp_path, tensors)
         assert positions(only(dump).tokens()) == [0, 6, 12, 18]
         assert only(dump).tokens(1).count == B * (P - 1)
-        assert "l.output: the axes (4, 6, 15) of l.input tell how long a sequence is" in dump.notes[0]
+        assert dump.notes == ("l.output: a sequence has 6 tokens, by the axes (4, 6, 15) of l.input",)
         assert positions(only(opened(tmp_path, tensors, length=6)).tokens()) == [0, 6, 12, 18]
         refused(tmp_path / "a.safetensors", length=8, says="of l.input a sequence has 6 tokens, and 8 in l.output")
 
-    def test_pieces_that_cut_sequences_learn_nothing_of_their_length(self, tmp_path):
+    @pytest.mark.parametrize("cut", [9, 18])
+    def test_pieces_of_outputs_may_be_cut_within_the_sequences_of_the_input(self, tmp_path, cut):
         write(tmp_path / "1.safetensors", {"l.input": Q.reshape(B, P, 15)})
-        write(tmp_path / "2.safetensors", {"l.output": FLAT[:9, :7].copy()})
-        write(tmp_path / "3.safetensors", {"l.output": FLAT[9:, :7].copy()})
-        assert not only(open_dump(tmp_path)).tokens().first.any()
-        write(tmp_path / "2.safetensors", {"l.output": FLAT[:18, :7].copy()})
-        write(tmp_path / "3.safetensors", {"l.output": FLAT[18:, :7].copy()})
+        write(tmp_path / "2.safetensors", {"l.output": FLAT[:cut, :7].copy()})
+        write(tmp_path / "3.safetensors", {"l.output": FLAT[cut:, :7].copy()})
         assert positions(only(open_dump(tmp_path)).tokens()) == [0, 6, 12, 18]
 
     def test_a_single_row_is_said_to_be_one_sequence(self, tmp_path):
         (note,) = opened(tmp_path, {"q.output": FLAT[None]}).notes
-        assert note.startswith("q.output: the axes (1, 24, 15) are read as one sequence of 24 tokens; ")
+        assert note.startswith("q.output: the row (1, 24, 15) is read as one sequence of 24 tokens; ")
 
     def test_rows_of_different_length_in_several_files(self, tmp_path):
         write(tmp_path / "1.safetensors", {"q.output": FLAT[None, :10].copy()})
@@ -198,3 +208,9 @@ class TestLengths:
         for shape, length in (((B, P, 15), 6), ((24, 15), None), ((24, 1, 15), None), ((B, P, 3, 5), 6)):
             path = write(tmp_path / "a.safetensors", {"q.output": Q.reshape(shape)})
             assert json.loads(run("inspect", path, "--json")[1])["layers"][0]["sequence_length"] == length
+
+    def test_inspect_says_no_length_where_pieces_differ(self, run, tmp_path):
+        write(tmp_path / "1.safetensors", {"q.output": FLAT[:12].reshape(2, 6, 15)})
+        write(tmp_path / "2.safetensors", {"q.output": FLAT[12:].reshape(3, 4, 15)})
+        code, out, _ = run("inspect", tmp_path, "--json", "--length", 8)
+        assert (code, json.loads(out)["layers"][0]["sequence_length"]) == (0, None)

@@ -123,9 +123,9 @@ def _inspect_experts(path: Path, layers: tuple[str, ...], exclude: tuple[str, ..
 def _parts(layer: Any) -> dict[str, Any]:
     parts = ("input", "weight", "bias", "output", "gram")
     held = {part: getattr(layer, part) for part in parts if getattr(layer, part) is not None}
-    lengths = set(layer.lengths)
+    lengths = set(layer.lengths) or {layer.sequence_length}
     return {
-        "sequence_length": lengths.pop() if len(lengths) == 1 else layer.sequence_length,
+        "sequence_length": lengths.pop() if len(lengths) == 1 else None,  # pieces may differ
         "tensors": {part: f"{tensor.dtype} {tensor.rows} x {tensor.columns}" for part, tensor in held.items()},
     }
 

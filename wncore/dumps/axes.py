@@ -4,8 +4,8 @@
 other, as a projection puts them out. A weight, a mask or the other tensor of the layer may say that it is otherwise.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from wncore.dumps.header import Entry, Header
 from wncore.errors import listed
@@ -35,101 +35,144 @@ OTHERS = {
 
 
 def settle_axes(
-    layers: dict[str, Parts], masks: list[Piece], length: int | None, shared: Mapping[str, str] | None = None
+    layers: dict[str, Parts], masks: list[Piece], length: int | None, shared: Mapping[str, str]
 ) -> list[str]:
     """Count heads as channels, in place, and take out tensors whose axes cannot be told; return notes on both.
 
-    `shared` says of layers which other layer holds their input: their weights tell how wide it is, too.
+    `shared` names layers, and for each the layer whose input it reads: what any reader tells of it counts.
     """
     notes: list[str] = []
-    guessed: list[Entry] = []
-    narrow: list[Entry] = []
+    guessed: dict[int, list[Entry]] = {}
+    knowledge = _knowledge(layers, masks, shared)
     for name, parts in list(layers.items()):
-        widths, before = _widths(parts), len(parts)
-        if "input" in parts and "input" not in widths:
-            widths |= _read_by(
-                [layers[reader] for reader, owner in (shared or {}).items() if owner == name and reader in layers]
-            )
+        before = len(parts)
         for part in [part for part in ("output", "input") if part in parts]:
-            pieces, width = parts[part], widths.get(part)
-            first = max((entry for _, entry in pieces), key=lambda entry: len(entry.shape))
+            first = max((entry for _, entry in parts[part]), key=lambda entry: len(entry.shape))
+            axes = len(first.shape)
+            if axes < PLAIN:
+                continue
+            known, pieces = knowledge(name, part), parts.pop(part)
             other = next((axes for word, axes in OTHERS.items() if word in first.name.split(".")), None)
-            if len(first.shape) >= PLAIN and other and width is None:
-                del parts[part]
+            if other and known.width is None:
                 notes.append(f"{first.name} is passed over: its axes are taken for {other}; no neuron's outputs")
-            elif len(first.shape) == PLAIN and first.shape[-1] == 1 and width is None:
-                if _rows(part, parts, masks) is None:
-                    narrow.append(first)
-            elif len(first.shape) > PLAIN:
-                rows = None if first.shape[-1] == 1 else _rows(part, parts, masks)
-                if rows is not None and _swapped(pieces, rows):
-                    del parts[part]
-                    notes.append(
-                        f"{first.name} is passed over: of its axes {first.shape} the first and the third give the "
-                        f"{rows} tokens of the layer; swap the second and the third, to store (batch, position, head, "
-                        f"channel)"
-                    )
-                    continue
-                folded = _fold(pieces, width, rows)
-                if folded is None:
-                    del parts[part]
-                    notes.append(
-                        f"{first.name} is passed over: of its axes {first.shape} nothing tells which are tokens and "
-                        f"which are channels; store (batch, position, channel)"
-                    )
-                    continue
-                parts[part] = folded
-                if width is None and rows is None and (first.shape[1] == length) == (first.shape[2] == length):
-                    guessed.append(first)
+                continue
+            folded = _fold(pieces, known)
+            if folded is None:
+                notes.append(
+                    f"{first.name} is passed over: of its axes {first.shape} nothing tells which are tokens and which "
+                    f"are channels; store (batch, position, channel)"
+                )
+                continue
+            parts[part] = folded
+            meant = _otherwise(folded)
+            if meant is None or not known.fit(meant):
+                continue
+            if not known.fit(folded):
+                notes.append(f"{first.name}: the axes {first.shape} would fit {MEANT[axes]}")
+            elif not _settled(first, length):
+                guessed.setdefault(axes, []).append(first)
         if before and not parts:
             del layers[name]
-    if guessed:
-        one = replace(guessed[0], channels=2)
-        notes.append(
-            f"{several([entry.name for entry in guessed])}: the axes {one.shape} are read as (batch, position, head, "
-            f"channel), {one.rows} tokens of {one.columns} neurons; if that is wrong, store (batch, position, channel)"
+    return notes + [_guess(entries) for entries in guessed.values()]
+
+
+MEANT = {
+    PLAIN: "as (token, channel, 1); leave the last axis out",
+    PLAIN + 1: "as (batch, head, position, channel); swap the second and the third",
+}
+"""How axes may have been meant, by their number."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """The numbers of channels and of tokens that other tensors tell, None where they do not."""
+
+    width: int | None = None
+    rows: int | None = None
+
+    def fit(self, pieces: list[Piece]) -> bool:
+        """Whether a tensor has these numbers."""
+        return (self.width is None or all(entry.columns == self.width for _, entry in pieces)) and (
+            self.rows is None or sum(entry.rows for _, entry in pieces) == self.rows
         )
-    if narrow:
-        one = narrow[0]
-        notes.append(
-            f"{several([entry.name for entry in narrow])}: the axes {one.shape} are read as (batch, position, "
-            f"channel), {one.rows} tokens of one neuron; if that is wrong, store (token, channel)"
-        )
-    return notes
 
 
-def _read_by(readers: Sequence[Parts]) -> dict[str, int]:
-    """Return the number of channels of an input, if a layer that reads it has a weight."""
-    known = [parts["weight"][0][1].columns for parts in readers if "weight" in parts]
-    return {"input": known[0]} if known else {}
+def _knowledge(layers: dict[str, Parts], masks: list[Piece], shared: Mapping[str, str]) -> Callable[[str, str], Known]:
+    """Return what says what is known of the output or the input of a layer, from its weight, say, or from masks."""
+    readers = {name: [parts] for name, parts in layers.items()}
+    for name, owner in shared.items():
+        if name in layers and owner in layers and "input" not in layers[name]:
+            readers[owner].append(layers[name])
+
+    def known(name: str, part: str) -> Known:
+        own = layers[name]
+        if part == "input":
+            family, beside = readers[name], [one.get("output") for one in readers[name]]
+        else:
+            lender = own if "input" in own else layers.get(shared.get(name, ""), {})
+            family, beside = [own], [lender.get("input")]
+        width = next((count for one in family if (count := _widths(one).get(part)) is not None), None)
+        most = max((entry.shape for _, entry in own[part]), key=len)
+        # three axes are in doubt if there is one channel; with four, one channel would fit any number of tokens
+        doubtful = len(most) == PLAIN if most[-1] == 1 else len(most) > PLAIN
+        return Known(width, _rows(own[part], filter(None, beside), masks) if doubtful else None)
+
+    return known
 
 
-def _swapped(pieces: list[Piece], rows: int) -> bool:
-    """Whether so many tokens are the first and the third of four axes, and no other choice of axes gives as many."""
-    if any(len(entry.shape) != PLAIN + 1 for _, entry in pieces):
-        return False
-    counts = {count: sum(entry.rows for _, entry in _with_channels(pieces, count)) for count in (1, 2)}
-    return rows == sum(entry.shape[0] * entry.shape[2] for _, entry in pieces) and rows not in counts.values()
-
-
-def _fold(pieces: list[Piece], width: int | None, rows: int | None) -> list[Piece] | None:
-    """Choose the axes that are channels by the number of channels, or of rows, that are known; None if nothing tells.
+def _fold(pieces: list[Piece], known: Known) -> list[Piece] | None:
+    """Choose the axes that are channels by the numbers of channels and of tokens that are known; None if nothing tells.
 
     Where nothing fits, the layer's tensors disagree, which is said elsewhere.
     """
     axes = max(len(entry.shape) for _, entry in pieces)
+    if axes <= PLAIN:
+        return pieces
     readings = [_with_channels(pieces, count) for count in ((2, 1) if axes == PLAIN + 1 else range(1, axes))]
     for reading in readings:
-        if (width is None or all(entry.columns == width for _, entry in reading)) and (
-            rows is None or sum(entry.rows for _, entry in reading) == rows
-        ):
-            unsure = width is None and rows is None and (axes > PLAIN + 1 or reading[0][1].shape[-1] == 1)
+        if known.fit(reading):
+            unsure = known == Known() and (axes > PLAIN + 1 or reading[0][1].shape[-1] == 1)
             return None if unsure else reading
     return readings[0]
 
 
 def _with_channels(pieces: list[Piece], count: int) -> list[Piece]:
     return [(head, replace(entry, channels=count) if len(entry.shape) > PLAIN else entry) for head, entry in pieces]
+
+
+def _otherwise(pieces: list[Piece]) -> list[Piece] | None:
+    """Return a tensor as its axes may have been meant, too, heads before positions or an axis too many; None if not."""
+
+    def meant(entry: Entry) -> Entry:
+        shape = entry.shape
+        if len(shape) == PLAIN + 1 and entry.channels == 2 and max(shape[1:3]) > 1:
+            return replace(entry, shape=(shape[0], shape[2], shape[1], shape[3]))
+        if len(shape) == PLAIN and shape[-1] == 1 and shape[1] > 1:
+            return replace(entry, shape=shape[:-1])
+        return entry
+
+    found = [(header, meant(entry)) for header, entry in pieces]
+    return found if any(one is not other for (_, one), (_, other) in zip(found, pieces, strict=True)) else None
+
+
+def _settled(entry: Entry, length: int | None) -> bool:
+    """Whether the stated length tells which of the axes is the position."""
+    places = [size == length for size in entry.shape[1:-1]]
+    return sum(places) == 1
+
+
+def _guess(entries: list[Entry]) -> str:
+    one, names = entries[0], several([entry.name for entry in entries])
+    if len(one.shape) == PLAIN:
+        return (
+            f"{names}: the axes {one.shape} are read as (batch, position, channel), {one.rows} tokens of one channel; "
+            f"if that is wrong, store (token, channel)"
+        )
+    one = replace(one, channels=2)
+    return (
+        f"{names}: the axes {one.shape} are read as (batch, position, head, channel), {one.rows} tokens of "
+        f"{one.columns} neurons; if that is wrong, store (batch, position, channel)"
+    )
 
 
 def _widths(parts: Parts) -> dict[str, int]:
@@ -143,12 +186,12 @@ def _widths(parts: Parts) -> dict[str, int]:
     return found
 
 
-def _rows(part: str, parts: Parts, masks: list[Piece]) -> int | None:
-    """Return the number of tokens that is known from the layer's other tensor, if that is plain, or from masks."""
-    other = parts.get("input" if part == "output" else "output", [])
-    if other and all(len(entry.shape) <= PLAIN for _, entry in other):
-        return sum(entry.rows for _, entry in other)
-    files = {header.path for header, _ in parts[part]}
+def _rows(pieces: list[Piece], beside: Iterable[list[Piece]], masks: list[Piece]) -> int | None:
+    """Return the number of tokens that is known from the tensors beside one, if they are plain, or from masks."""
+    for other in beside:
+        if all(len(entry.shape) <= PLAIN for _, entry in other):
+            return sum(entry.rows for _, entry in other)
+    files = {header.path for header, _ in pieces}
     own = [entry.rows for header, entry in masks if header.path in files]
     counted = own if len(own) == len(files) else [entry.rows for _, entry in masks]
     return sum(counted) if counted else None
@@ -157,33 +200,6 @@ def _rows(part: str, parts: Parts, masks: list[Piece]) -> int | None:
 def several(names: Iterable[str]) -> str:
     """Name the first three, each once, and say how many more there are."""
     return listed(list(dict.fromkeys(names)), 3)
-
-
-def overlaps(entries: Sequence[Entry], others: Sequence[Entry]) -> Iterator[tuple[int, int, int]]:
-    """Yield pieces of two tensors that share tokens, by their place: (one, other, tokens of the other before the one).
-
-    Nothing if the tensors differ in their tokens.
-    """
-    if sum(entry.rows for entry in entries) != sum(entry.rows for entry in others):
-        return
-    i = j = before = begun = 0
-    while i < len(entries) and j < len(others):
-        if entries[i].rows and others[j].rows:
-            yield i, j, before - begun
-        if before + entries[i].rows <= begun + others[j].rows:
-            before, i = before + entries[i].rows, i + 1
-        else:
-            begun, j = begun + others[j].rows, j + 1
-
-
-def told_by(entries: Sequence[Entry], others: Sequence[Entry]) -> list[int | None]:
-    """Return the tokens of a sequence in each piece of a tensor as the axes of another tell them: whole sequences."""
-    found: dict[int, set[int | None]] = {}
-    for i, j, before in overlaps(entries, others):
-        sizes = many(others[j])
-        whole = len(sizes) > 1 and before % sizes[-1] == 0 and entries[i].rows % sizes[-1] == 0
-        found.setdefault(i, set()).add(sizes[-1] if whole else None)
-    return [found[i].copy().pop() if len(found.get(i, ())) == 1 else None for i in range(len(entries))]
 
 
 def many(entry: Entry) -> list[int]:
@@ -205,6 +221,11 @@ def sequence_tokens(entries: Sequence[Entry], stated: int | None) -> list[int | 
     Axes of sequences and positions come first. A stated length cuts plain tokens, and single rows, in which sequences
     may be packed.
     """
-    if all(len(many(entry)) < 2 for entry in entries):
-        return [stated or own_length(entry) for entry in entries]
-    return [own_length(entry) or (stated if stated in many(entry)[-1:] else None) for entry in entries]
+    told = any(len(many(entry)) > 1 for entry in entries)
+
+    def length(entry: Entry) -> int | None:
+        if told and len(entry.leading) > 1:
+            return own_length(entry) or (stated if stated in many(entry)[-1:] else None)
+        return stated or own_length(entry)
+
+    return [length(entry) for entry in entries]

@@ -10,7 +10,7 @@ from pathlib import Path
 from wncore.dumps.axes import settle_axes
 from wncore.dumps.header import read_header
 from wncore.dumps.layer import Layer
-from wncore.dumps.metadata import count_gram_tokens, merge_metadata, share_inputs, shared_inputs, stated_length
+from wncore.dumps.metadata import count_gram_tokens, merge_metadata, share_inputs, shared_inputs, stated_length, unread
 from wncore.dumps.orientation import TRANSPOSED, transposed_shape, undecided
 from wncore.dumps.quantised import Scaled, check_activations, dequantise
 from wncore.dumps.recognition import Found, Piece, blame, recognise
@@ -117,7 +117,8 @@ def _layers(found: Found, metadata: dict[str, str], length: int | None) -> dict[
     if stated and length and stated != length:
         raise InputError(f"the dump says that a sequence has {stated} tokens, and you say {length}; leave --length out")
     option, length = length, stated or length
-    found.notes += settle_axes(found.parts, found.masks, length, shared_inputs(metadata))
+    shared = shared_inputs(metadata)
+    found.notes += settle_axes(found.parts, found.masks, length, shared)
     layers: dict[str, Layer] = {}
     for name, parts in found.parts.items():
         if parts.keys() == {"bias"} and name not in found.faults:  # of a norm, say
@@ -125,10 +126,10 @@ def _layers(found: Found, metadata: dict[str, str], length: int | None) -> dict[
         else:
             layers[name] = _layer(name, parts, found, length)
     _note_riders(layers, found)
-    found.notes += count_gram_tokens(layers, metadata)
-    found.notes += share_inputs(layers, metadata, found.spoiled)
+    found.notes += [*unread(metadata), *count_gram_tokens(layers, metadata)]
+    found.notes += share_inputs(layers, shared, found.spoiled)
     kept = {name: _checked(layers[name]) for name in sorted(layers, key=by_number)}
-    found.notes += [*check_effect(kept.values(), option, stated, bool(found.masks)), *undecided(kept.values())]
+    found.notes += [*check_effect(kept.values(), option, stated, found.masks), *undecided(kept.values())]
     return kept
 
 
@@ -206,7 +207,7 @@ def _mask(source: Tensor, masks: list[Piece]) -> Tensor | None:
         for (header, mask), (_, entry) in zip(own, source.pieces, strict=True):
             demand(mask.rows == entry.rows, f"{mask.name} in {header.path}", mask.rows, entry.rows)
         return Tensor("mask", tuple(own))
-    whole = Tensor("mask", tuple(masks))
+    whole = Tensor("mask", tuple([piece for piece in masks if piece[1].rows] or masks[:1]))
     demand(whole.rows == source.rows, whole.name, whole.rows, source.rows)
     return whole
 
@@ -247,4 +248,6 @@ def _check_shapes(layer: Layer) -> None:
     if h is not None:
         width = w.columns if w is not None else x.columns if x is not None else h.columns
         demand(h.rows == h.columns == width, f"gram is {h.rows} x {h.columns} for {width} inputs")
+    if layer.mask is not None:  # that of the layer whose input is read may be of another length
+        demand(layer.mask.rows == layer.rows, f"the mask has {layer.mask.rows} positions for {layer.rows} tokens")
     check_sequences(layer)

@@ -6,7 +6,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from wncore.dumps.axes import sequence_tokens, told_by
+from wncore.dumps.axes import many, sequence_tokens
 from wncore.dumps.header import Entry, Header
 from wncore.dumps.tensor import Tensor
 from wncore.errors import DumpError, InputError, TooFewTokensError
@@ -91,19 +91,27 @@ class Layer(LinearLayer):
     """Which of its tensors holds nothing, in words."""
 
     @property
-    def lengths(self) -> list[int | None]:
-        """The tokens of a sequence, in each piece of the output, or else of the input; None where it is unknown.
+    def teller(self) -> Tensor | None:
+        """The tensor that tells where sequences begin: the output, or else the input, as the stated length cuts it.
 
-        What the piece does not tell, nor a stated length, the axes of the input may, or those of the mask.
+        Where that does not tell, the input does, or else the mask, if its axes are of batch and position. None if the
+        layer has no tokens.
         """
         source = self.output or self.input
-        entries = source.entries if source is not None else []
-        lengths = sequence_tokens(entries, self.sequence_length)
-        for other in (self.input, self.mask):
-            if None in lengths and other is not None and other is not source:
-                told = told_by(entries, other.entries)
-                lengths = [length or more for length, more in zip(lengths, told, strict=True)]
-        return lengths
+        if source is None or None not in self._lengths_of(source):
+            return source
+        for other in filter(None, (self.input, self.mask)):
+            if None not in self._lengths_of(other) and any(len(many(entry)) > 1 for entry in other.entries):
+                return other
+        return source
+
+    @property
+    def lengths(self) -> list[int | None]:
+        """The tokens of a sequence in each piece of the `teller`; None where they are unknown."""
+        return self._lengths_of(self.teller) if self.teller is not None else []
+
+    def _lengths_of(self, tensor: Tensor) -> list[int | None]:
+        return sequence_tokens(tensor.entries, self.sequence_length)
 
     def check(self) -> None:
         """Raise if nothing can be computed from the layer.
@@ -155,11 +163,10 @@ class Layer(LinearLayer):
         return values.astype(bool)
 
     def _sequences(self) -> NDArray[np.int64] | None:
-        source = self.output or self.input
+        teller = self.teller
         numbers: list[NDArray[np.int64]] = []
         count = 0
-        entries = [entry for _, entry in source.pieces] if source is not None else []
-        for entry, length in zip(entries, self.lengths, strict=True):
+        for entry, length in zip(teller.entries if teller is not None else (), self.lengths, strict=True):
             if not length:
                 return None
             numbers.append(count + np.arange(entry.rows) // length)  # every piece starts a sequence
@@ -167,7 +174,7 @@ class Layer(LinearLayer):
         return np.concatenate(numbers) if numbers else None
 
     def _hint(self) -> str:
-        """Say what the axes of the tokens are, which do not tell the length that is asked for."""
+        """Name the axes that do not tell the length that is asked for."""
         source = self.output or self.input
         shape = source.pieces[0][1].shape if source is not None else ()
         return f"; its axes are {shape}" if len(shape) > 2 else ""

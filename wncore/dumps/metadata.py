@@ -8,9 +8,13 @@ from wncore.dumps import strict_json
 from wncore.dumps.axes import several
 from wncore.dumps.header import Header
 from wncore.dumps.layer import Layer
-from wncore.errors import DumpError
+from wncore.errors import DumpError, listed
 
 Value = TypeVar("Value", str, int)
+READ = ("sequence_length", "shared_inputs", "gram_tokens")
+"""What changes how a dump is read, behind `wncore.`."""
+WRITTEN = ("schema", "model", "text", "capture", "prune", "expand")
+"""What else is written there."""
 
 
 def merge_metadata(headers: Iterable[Header]) -> dict[str, str]:
@@ -27,6 +31,14 @@ def merge_metadata(headers: Iterable[Header]) -> dict[str, str]:
                     f"read them one by one"
                 )
     return merged
+
+
+def unread(metadata: Iterable[str]) -> list[str]:
+    """Return a note on names that are almost those that change how a dump is read, and have no effect."""
+    idle = [key[:80] for key in metadata if key in READ]
+    idle += [key[:80] for key in metadata if key.startswith("wncore.") and key.split(".")[1] not in READ + WRITTEN]
+    read = listed([f"wncore.{key}" for key in READ])
+    return [f"metadata without effect: {several(idle)}; what is read is called {read}"] if idle else []
 
 
 def stated_length(metadata: dict[str, str]) -> int | None:
@@ -53,17 +65,17 @@ def count_gram_tokens(layers: dict[str, Layer], metadata: dict[str, str]) -> lis
 
 
 def shared_inputs(metadata: dict[str, str]) -> dict[str, str]:
-    """Return which layers read an input that is stored with another one: reader -> owner."""
+    """Return names of layers, and for each the layer with which the input that it reads is stored."""
     return _table(metadata, "wncore.shared_inputs", "names of layers", str)
 
 
-def share_inputs(layers: dict[str, Layer], metadata: dict[str, str], spoiled: Container[str] = ()) -> list[str]:
+def share_inputs(layers: dict[str, Layer], shared: dict[str, str], spoiled: Container[str] = ()) -> list[str]:
     """Give layers the input, or its Gram matrix, that is stored with another layer; return a note on idle names.
 
     What is wrong with the input of a `spoiled` layer is wrong with those that read it.
     """
     idle: list[str] = []
-    for name, owner in shared_inputs(metadata).items():
+    for name, owner in shared.items():
         reader, source = layers.get(name), layers.get(owner)
         if reader is None or reader.input is not None:
             idle.append(name[:80])

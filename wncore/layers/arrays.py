@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from wncore.backend import Backend
 from wncore.dumps.layer import choose_tokens, demand_two
 from wncore.dumps.tensor import OnHost, as_floats, is_finite
 from wncore.dumps.write import NAMES
-from wncore.errors import NonFiniteError, ShapeError
+from wncore.errors import InputError, NonFiniteError, ShapeError
 from wncore.layers.activations import Activations
 from wncore.matrix import LinearLayer, cut_rows
 
@@ -113,30 +114,50 @@ def hold_layer(
     Raises
     ------
     ShapeError
-        If arrays do not fit together, or have a dtype that no dump can hold.
+        If arrays do not fit together, or tell other sequences, or have a dtype that no dump can hold.
+    InputError
+        If tokens are to be skipped, and nothing tells how long a sequence is.
     TooFewTokensError
         If fewer than 2 rows count.
     """
     parts: dict[str, Any] = {}
+    axes: dict[str, tuple[int, ...]] = {}
     for part, given in (("input", input), ("output", output), ("weight", weight), ("bias", bias)):
         if given is not None:
-            parts[part], length = _held(f"{name}.{part}", np.asarray(given), column=part == "bias")
-            sequence_length = sequence_length or (length if part in ("input", "output") else None)
+            values = np.asarray(given)
+            parts[part] = _held(f"{name}.{part}", values, column=part == "bias")
+            if part in ("input", "output") and values.ndim > 2:
+                axes[part] = values.shape[:-1]
+    sequence_length = _length(name, axes, sequence_length)
     layer = LinearLayer(name, **parts)
     _check_shapes(layer)
     sequence = np.arange(layer.rows) // sequence_length if sequence_length else None
+    if sequence is None and skip_tokens:
+        raise InputError(
+            f"{name}: skip_tokens needs the length of a sequence, and no axes tell it; give sequence_length"
+        )
     tokens = choose_tokens(np.ones(layer.rows, bool) if keep is None else keep, sequence, skip_tokens)
     if layer.rows:
         demand_two(name, tokens)
     return Activations(layer, tokens, backend, skip_tokens, **reading)
 
 
-def _held(name: str, values: NDArray[Any], column: bool) -> tuple[Held, int | None]:
+def _held(name: str, values: NDArray[Any], column: bool) -> Held:
     if column:
-        return Held(name, values.reshape(-1, 1)), None
+        return Held(name, values.reshape(-1, 1))
     if values.ndim < 2 or values.dtype not in NAMES:
         raise ShapeError(f"{name} is {values.dtype} of shape {values.shape}; give floats of two or more axes")
-    return Held(name, values.reshape(-1, values.shape[-1])), values.shape[-2] if values.ndim > 2 else None
+    return Held(name, values.reshape(-1, values.shape[-1]))
+
+
+def _length(name: str, axes: dict[str, tuple[int, ...]], stated: int | None) -> int | None:
+    """Return the tokens of a sequence: of the axes, single rows aside, all of which must agree with what is stated."""
+    told = {part: sizes[-1] for part, sizes in axes.items() if 1 < sizes[-1] < prod(sizes)}
+    told |= {"sequence_length": stated} if stated else {}
+    if len(set(told.values())) > 1:
+        lengths = ", ".join(f"{length} by {part}" for part, length in told.items())
+        raise ShapeError(f"{name}: the tokens of a sequence are {lengths}; swap axes, or give the right length")
+    return next(iter(told.values()), next((sizes[-1] for sizes in axes.values() if sizes[-1] > 1), None))
 
 
 def _check_shapes(layer: LinearLayer) -> None:

@@ -82,6 +82,8 @@ def test_a_dry_run_writes_nothing(run, tmp_path):
     found = pruned(run, "-o", tmp_path / "pruned", "--dry-run", "--evaluate", OTHER)
     assert (found["dry_run"], len(found["layers"])) == (True, 12)
     assert found["resources"]["disk"] == sum(entry.stat().st_size for entry in TINY.iterdir())
+    assert found["resources"]["seconds"]["predicted"] > 0
+    assert {"products", "products, judging", "pruning"} <= found["resources"]["seconds"]["steps"].keys()
     assert list(tmp_path.iterdir()) == []
     code, out, _ = run("prune", TINY, *FEW, "--dry-run")
     assert code == 0

@@ -117,7 +117,7 @@ def expand(
     dump = open_dump(*sources, length=length)
     selection = choose_layers(dump, layers, exclude, "expandable", chosen["skip_tokens"], quiet)
     ready, failed = selection.ready, selection.failed
-    sizes = {layer.name: layer.weight.rows for layer in ready}
+    sizes = {layer.name: layer.neurons for layer in ready}
     specs = [replace(spec, prune=one) for one in pruning_options.specs_of(sizes, spec.prune, by_neuron).values()]
     files = expand_options.name_files(output, specs[0])
     pruning_options.check_files(files, [*dump.files, *([by_neuron] if by_neuron else [])], force)

@@ -27,12 +27,7 @@ def prune(job: "Job", given: dict[str, Any]) -> int:
     work.foretell(_state(job), job.memory)
     settings = job.settings | reading.described | {"seed": given["seed"] or 0, "calibration_order": order}
     if given["dry_run"]:
-        if job.as_json:
-            document = {"schema": "wncore.prune/1", "source": reading.source, "dry_run": True, **settings}
-            echo(to_json(document | {"layers": reading.names} | resources_document(model, None, work.disk)))
-        else:
-            echo(f"would prune {_extent(reading.names, settings)}\n\n{resources_table(model, None, work.disk)}")
-        return 0
+        return _show_plan(job, work, settings)
     prunings: list[list[LayerPruning]] = []
     with work:
         for results in _run(job, work):
@@ -54,6 +49,23 @@ def prune(job: "Job", given: dict[str, Any]) -> int:
             echo(_judgement(one))
         echo(f"\n{resources_table(model, model.measured())}")
     return failures.report(reading.failed)
+
+
+def _show_plan(job: "Job", work: Any, settings: dict[str, Any]) -> int:
+    """Print what would be done, and what it would take."""
+    from wncore.pruning_effort import pruning_effort
+    from wncore.results import to_json
+    from wncore_cli.resource_tables import resources_document, resources_table
+
+    reading, model = job.reading, job.reading.model
+    shapes = [model.layers[name].shape for name in reading.names]
+    effort = [*work.effort(), pruning_effort(reading.engine, shapes, job.specs[reading.names[0]])]
+    if job.as_json:
+        document = {"schema": "wncore.prune/1", "source": reading.source, "dry_run": True, **settings}
+        echo(to_json(document | {"layers": reading.names} | resources_document(model, None, work.disk, effort)))
+    else:
+        echo(f"would prune {_extent(reading.names, settings)}\n\n{resources_table(model, None, work.disk, effort)}")
+    return 0
 
 
 def _refuse(job: "Job") -> None:
@@ -84,7 +96,7 @@ def _state(job: "Job") -> int:
     from wncore.layer_pruning import memory_of
 
     shapes = {name: job.reading.model.layers[name].shape for name in job.reading.names}
-    return max(memory_of(*shape, job.specs[name], job.reading.engine) for name, shape in shapes.items())
+    return max(memory_of(m, d, job.specs[name], job.reading.engine) for name, (m, d) in shapes.items())
 
 
 def _run(job: "Job", work: Any) -> Iterator[list["LayerPruning"]]:
@@ -98,12 +110,11 @@ def _run(job: "Job", work: Any) -> Iterator[list["LayerPruning"]]:
     names, wasserstein = job.reading.names, bool(job.wasserstein)
     for name in names:  # what cannot be done is said before any work
         job.specs[name].cells(*job.reading.model.layers[name].shape)
-    if job.strict:
 
-        def fail(name: str, error: Exception) -> None:
-            raise InputError(f"{name}: {error}; without --strict the other layers would be pruned") from error
-    else:
-        fail = failures.recorder(job.reading.failed)
+    def refuse(name: str, error: Exception) -> None:
+        raise InputError(f"{name}: {error}; without --strict the other layers would be pruned") from error
+
+    fail = refuse if job.strict else failures.recorder(job.reading.failed)
     with progress(len(names), "layers", job.quiet, names[0]) as bar:
 
         def begun() -> Iterator[Any]:

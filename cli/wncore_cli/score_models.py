@@ -46,7 +46,8 @@ def _effort(reading: Reading, settings: dict[str, Any], exactly: Collection[str]
     neurons = sum(layer.shape[0] for layer in layers.values())
     inputs = {layer.reads: layer.shape[1] for layer in layers.values()}
     steps = list(model.effort())
-    for estimator, count in ((settings["estimator"], neurons - exact), ("exact", exact)):
+    counts: list[tuple[Any, int]] = [(settings["estimator"], neurons - exact), ("exact", exact)]
+    for estimator, count in counts:
         steps += [distance_effort(trial, model.tokens, count, estimator)] if count else []
     steps += pairs_effort(trial, model.tokens, neurons, list(inputs.values()), settings["pairs"])
     return steps

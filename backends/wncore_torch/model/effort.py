@@ -60,8 +60,9 @@ def _weights(folder: Folder, name: str, value: torch.Tensor) -> float:
     config = _config(folder)
     there = next((n for one in EXPERTS if (n := getattr(config, one, None))), None)
     chosen = getattr(config, "num_experts_per_tok", None)
-    routed = there and chosen and ".experts." in name
-    return value.numel() * (chosen / there if routed else 1)
+    if there and chosen and ".experts." in name:
+        return value.numel() * chosen / there
+    return value.numel()
 
 
 def trial_layer(folder: Folder, backend: Backend, rows: int, neurons: int, inputs: int) -> Activations:

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wncore.backend import Backend
+from wncore.effort import Step
 from wncore.errors import InputError
 from wncore.evaluation import Evaluation
 from wncore.files import check_new_folder, new_folder
@@ -94,6 +96,16 @@ class Replacing:
         source.foretell([layer.name for layer in self.chosen], ("input",), state, memory)
         tokens = sum(plan.windows * plan.length for plan in self.plans)
         source.predicted += forecast.waiting(source.folder, tokens, source.folder.device) + forecast.beside(tokens)
+
+    def effort(self) -> list[Step]:
+        """Foretell the time of the forwards, by trials of a moment: to calibrate, and to judge."""
+        steps = list(self.source.effort())
+        inputs = len({layer.reads for layer in self.chosen if layer.block == self.chosen[0].block})
+        passes = {"dense": 1, "published": 2, "sequential": 1 + inputs}
+        steps = [replace(one, amount=one.amount * passes[self.order]) for one in steps]
+        if self._judging is not None:
+            steps += [replace(one, name=f"{one.name}, judging") for one in self._judging.effort()]
+        return steps
 
     def activations(self, backend: Backend, *, named: Named = nameless, **options: Any) -> Iterator[Activations]:
         """Yield the chosen layers with their inputs, as `ModelSource.activations`; `named` is told of blocks done."""

@@ -68,6 +68,14 @@ def test_commands_of_the_pages(line, tmp_path, monkeypatch, request):
         write_dump(f"{name}.safetensors", tensors, sequence_length=32)
     write_dump("sparse.safetensors", tensors | {"block.up_proj.weight": np.where(abs(w) > 0.5, w, 0)})
     write_dump("dump", tensors, sequence_length=32, shard_bytes=4096)
+    if "wncore prune model/" in line:  # a model of any name, and texts
+        pytest.importorskip("transformers", reason="transformers is not installed")
+        request.getfixturevalue("one_thread")
+        (tmp_path / "model").symlink_to(ROOT / "data" / "tiny-llm")
+        for name in ("calibration", "other"):
+            (tmp_path / f"{name}.txt").write_bytes((tmp_path / "model" / "heldout.txt").read_bytes()[:40_000])
+    if "dump-to-prune" in command[1]:
+        write_dump("dump-to-prune", tensors, sequence_length=32, shard_bytes=4096)
     if "verify" in line:
         assert wncore_cli.main(["expand", "acts.safetensors", "-o", "experts.safetensors", "--quiet"]) == 0
     assert wncore_cli.main(command) == 0

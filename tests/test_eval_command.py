@@ -152,7 +152,7 @@ def test_a_dry_run_reads_no_weight(run, tiny):
     assert not (tiny / "r.json").exists()
     table = run(*command, "--dry-run")[1].splitlines()
     assert table[0].startswith("would be judged")
-    assert table[-1] == "disk: 0 MiB"
+    assert "disk: 0 MiB" in table
     assert run(*command)[2].strip() == (
         "wncore: error: the model gives NaN for 1020 of 1020 tokens; run it in a wider type, with --dtype float32"
     )

@@ -53,7 +53,7 @@ def test_clusters_by_other_names_are_experts_by_other_names(backend, layer, seed
         prune_experts(open_layer(layer, backend), weights(), one, spec, prior=0.25) for one in (turned, sums)
     )
     np.testing.assert_allclose(found.weights[0], expected.weights[0][order], rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(found.ridge, expected.ridge[order], rtol=1e-12)
+    np.testing.assert_allclose(found.ridge[0], expected.ridge[0][order], rtol=1e-12)
 
 
 @backends

@@ -129,7 +129,7 @@ def prune_layer(
         As `check_orientation`, `calibrate` and `wncore.pruning.methods.prune`.
     """
     layer, backend, (m, d) = activations.layer, activations.backend, activations.shape
-    check_memory(activations, spec)
+    check_memory(layer.name, (m, d), spec, backend, activations.memory)
     spec.cells(m, d)  # a pattern that does not fit is found before any work
     check_orientation(layer, activations.tokens)
     calibration = calibration or calibrate(activations)
@@ -148,15 +148,15 @@ def prune_layer(
     return found
 
 
-def check_memory(activations: Activations, spec: PruneSpec) -> None:
+def check_memory(name: str, shape: tuple[int, int], spec: PruneSpec, backend: Backend, memory: int) -> None:
     """Raise if a layer's matrices need more bytes than allowed: Gram matrix and factors, weights and results."""
-    name, (m, d), memory = activations.name, activations.shape, activations.memory
-    patterns, need = len(spec.patterns), memory_of(m, d, spec, activations.backend)
+    m, d = shape
+    need = memory_of(m, d, spec, backend)
     if need > memory:
         raise MemoryBudgetError(
             f"{name}: pruning {m} neurons of {d} inputs takes about {need / 2**20:.0f} MiB, and {memory / 2**20:.0f} "
             f"are allowed; give --memory {-(-need // 2**20)}MiB"
-            + (", or fewer sparsities at a time" if patterns > 1 else "")
+            + (", or fewer sparsities at a time" if len(spec.patterns) > 1 else "")
         )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 STATUS, FORGET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """glibc's numbers of the options."""
-LARGE, LARGER = 2**20, 2**25
+LARGE, LARGER = 2**20, 2**24
 """Bytes of an array that goes back at once: of those of a forward, and where statistics make many small ones."""
 
 

@@ -15,7 +15,7 @@ import click
 COMMANDS = {
     "score": "Score the neurons of a dump or a model by their distance to a Gaussian.",
     "capture": "Write what the layers of a model read and give as a dump.",
-    "prune": "Prune the layers of a dump, and say what it cost.",
+    "prune": "Prune the layers of a dump or a model, and say what it cost.",
     "expand": "Turn the layers of a dump into sparse experts.",
     "eval": "Judge a language model by the perplexity of a text.",
     "verify": "Check a file of sparse experts, alone or against its source.",

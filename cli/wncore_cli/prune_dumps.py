@@ -73,7 +73,7 @@ def _run(job: "Job", opened: list[Any]) -> Iterator[list["LayerPruning"]]:
     from wncore_cli.progress import describe, progress
 
     for one in opened:  # what cannot be done is said before any work
-        check_memory(one, job.specs[one.name])
+        check_memory(one.name, one.shape, job.specs[one.name], one.backend, one.memory)
         job.specs[one.name].cells(*one.shape)
     with progress(len(opened), "layers", job.quiet, opened[0].name) as bar:
 

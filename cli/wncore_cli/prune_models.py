@@ -33,9 +33,8 @@ def prune(job: "Job", given: dict[str, Any]) -> int:
         for results in _run(job, work):
             prunings.append(results)
         failures.demand_some(prunings, reading.failed)
-        judged = [
-            {"text": printable(str(text)), **one.document()} for text, one in zip(texts, work.answers(), strict=True)
-        ]
+    answers = zip(texts, work.answers(), strict=True)  # the folder is there, whatever the texts say of it
+    judged = [{"text": printable(str(text)), **one.document()} for text, one in answers]
     failures.say_notes(_notes(job, prunings, texts), job.quiet)
     settings |= failures.documented(reading.failed) | {"evaluations": judged}
     settings |= {"output": printable(str(job.output))} if job.output else {}
@@ -103,17 +102,21 @@ def _run(job: "Job", work: Any) -> Iterator[list["LayerPruning"]]:
     """Prune layer after layer, and put the weights into the model before the next is read."""
     from dataclasses import replace
 
-    from wncore.errors import InputError
-    from wncore.layer_pruning import prune_layers
+    from wncore.errors import InputError, listed
+    from wncore.layer_pruning import check_memory, prune_layers
     from wncore_cli.progress import describe, progress
 
-    names, wasserstein = job.reading.names, bool(job.wasserstein)
+    names, wasserstein, model = job.reading.names, bool(job.wasserstein), job.reading.model
     for name in names:  # what cannot be done is said before any work
-        job.specs[name].cells(*job.reading.model.layers[name].shape)
+        shape = model.layers[name].shape
+        job.specs[name].cells(*shape)
+        if model.device == "cpu":  # a GPU's free memory counts, which is known when it is needed
+            check_memory(name, shape, job.specs[name], job.reading.engine, job.memory)
 
     def refuse(name: str, error: Exception) -> None:
         raise InputError(f"{name}: {error}; without --strict the other layers would be pruned") from error
 
+    left = set(names)
     fail = refuse if job.strict else failures.recorder(job.reading.failed)
     with progress(len(names), "layers", job.quiet, names[0]) as bar:
 
@@ -126,7 +129,10 @@ def _run(job: "Job", work: Any) -> Iterator[list["LayerPruning"]]:
         for results in prune_layers(begun(), job.specs, ridge=job.ridge, wasserstein=wasserstein, fail=fail):
             demand_sound(results, job.strict)
             work.replace(results[0].name, results[0].weight)
+            left.discard(results[0].name)
             yield [replace(results[0], weight=None)]
+    if job.strict and left:
+        raise InputError(f"{listed(sorted(left))} read fewer than 2 tokens; without --strict that is a note")
 
 
 def _notes(job: "Job", prunings: list[list["LayerPruning"]], texts: tuple[Path, ...]) -> list[str]:

@@ -100,13 +100,12 @@ class Activations:
             raise InputError(f"the share of tokens to hold out lies in [0, 1); got {self.holdout}")
         tokens = self.tokens.count
         first = tokens - (round(self.holdout * tokens) or int(self.holdout > 0))
-        first = _nearest(self.tokens.starts, first, tokens - first)
         if first < 2:
             raise TooFewTokensError(
                 f"{self.name} has {tokens} tokens; with --holdout {self.holdout:g} fewer than 2 are left to calibrate "
                 f"by"
             )
-        return first
+        return _nearest(self.tokens.starts, first, tokens - first)
 
     def alone(self) -> Self:
         """Leave stored outputs aside: they are computed from inputs and weights."""

@@ -78,6 +78,13 @@ def test_the_dump_is_pruned_as_the_model(run, tmp_path):
         assert value.tobytes() == after[name].tobytes()
 
 
+def test_windows_lie_at_random_places_by_the_seed(run):
+    def errors(*options):
+        return [layer["relative_error"] for layer in pruned(run, *MLP, *QUICK, *options)["layers"]]
+
+    assert errors() == errors("--seed", "0") != errors("--seed", "1")
+
+
 def test_a_dry_run_writes_nothing(run, tmp_path):
     found = pruned(run, "-o", tmp_path / "pruned", "--dry-run", "--evaluate", OTHER)
     assert (found["dry_run"], len(found["layers"])) == (True, 12)

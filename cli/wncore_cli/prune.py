@@ -13,6 +13,9 @@ from wncore_cli.reading import Reading, open_reading
 if TYPE_CHECKING:
     from wncore.pruning.methods import PruneSpec
 
+SEED = 0
+"""Of the places of a model's windows."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -96,8 +99,10 @@ def prune(
 
     spec = pruning_options.read_spec(chosen, sparsity, by_neuron, plot)
     given = {name: value for name, value in chosen.items() if name not in pruning_options.HOW}
-    asked = {"layers": layers, "exclude": exclude, "quiet": quiet, "parts": ("input",), "default": ("mlp",)}
+    asked = {"layers": layers, "exclude": exclude, "quiet": quiet, "parts": ("input",)}
+    asked |= {"default": ("mlp",), "default_seed": SEED}
     reading = open_reading(sources, "prunable", **asked, **given)
+    given["seed"] = SEED if given["seed"] is None else given["seed"]
     settings = {"version": version("wncore"), "backend": reading.backend}
     settings |= {key: given[key] for key in ("holdout", "skip_tokens")}
     settings |= {"by_neuron": printable(str(by_neuron))} if by_neuron else {}

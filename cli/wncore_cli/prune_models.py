@@ -25,7 +25,7 @@ def prune(job: "Job", given: dict[str, Any]) -> int:
         _demand_covered(job)
     work = model.replacing(reading.names, order=order, output=job.output, texts=texts)
     work.foretell(_state(job), job.memory)
-    settings = job.settings | reading.described | {"seed": given["seed"] or 0, "calibration_order": order}
+    settings = job.settings | reading.described | {"seed": given["seed"], "calibration_order": order}
     if given["dry_run"]:
         return _show_plan(job, work, settings)
     prunings: list[list[LayerPruning]] = []

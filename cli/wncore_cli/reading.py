@@ -40,7 +40,9 @@ class Asked:
     """What was given of the options that only models know: --text, --windows, --dtype and others."""
     holdout: float = 0.1
     seed: int | None = None
-    """Of a model's windows, if they lie at random places; None: they are disjoint."""
+    """Of a model's windows, if they lie at random places."""
+    default_seed: int | None = None
+    """Where none is given; None: windows are disjoint then."""
     default: tuple[str, ...] = ()
     """The layers of a model that are chosen where nobody chose; none: all."""
 
@@ -121,8 +123,9 @@ def _of_model(path: Path, asked: Asked) -> Reading:
     from wncore.errors import TooFewTokensError, listed
 
     given = {name: value for name, value in asked.of_model.items() if name in ("windows", "dtype", "batch")}
-    of_both = "device", "length", "threads", "seed"
-    given |= {name: value for name in of_both if (value := getattr(asked, name)) is not None}
+    of_both = {name: getattr(asked, name) for name in ("device", "length", "threads")}
+    of_both["seed"] = asked.default_seed if asked.seed is None else asked.seed
+    given |= {name: value for name, value in of_both.items() if value is not None}
     skip_norm = asked.of_model.get("skip_norm")
     model = open_model(path, asked.of_model.get("text"), given)
     backend, engine = _backend_beside(model, asked)

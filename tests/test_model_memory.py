@@ -41,8 +41,8 @@ def larger(request, tmp_path_factory):
 @pytest.mark.parametrize(
     "options",
     [
-        ["--batch", "16", "--windows", "64", "--length", "64"],  # hidden states, and a block's weights
-        ["--batch", "24", "--windows", "24", "--length", "128"],  # what a block computes, and logits
+        ["--batch", "32", "--windows", "448", "--length", "64"],  # hidden states, and a block's weights
+        ["--batch", "72", "--windows", "72", "--length", "128"],  # what a block computes, and logits
     ],
 )
 @pytest.mark.parametrize("verb", ["eval", "capture"])

@@ -1,11 +1,14 @@
 """The progress bar of all commands: on stderr, from two seconds on, silent when nobody looks."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from threading import Event, Thread
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wncore_cli import printable
+
+if TYPE_CHECKING:
+    from wncore.layers.activations import Activations
 
 DELAY, BEAT = 2.0, 0.5
 """Seconds until the bar is shown, and between signs of life while a long step keeps it where it is."""
@@ -42,3 +45,11 @@ def progress(total: int | None, unit: str, quiet: bool, first: str = "", scale: 
 def describe(bar: Any, name: str) -> None:
     """Say what is being worked on; names of layers come from files that nobody checked."""
     bar.set_description(printable(name), refresh=False)
+
+
+def begun(opened: "Iterable[Activations]", bar: Any) -> "Iterator[Activations]":
+    """Yield layers while a bar, whose unit they are, names the one that is worked on."""
+    for one in opened:
+        describe(bar, one.name)
+        yield one
+        bar.update()

@@ -102,7 +102,6 @@ def prune(
     asked = {"layers": layers, "exclude": exclude, "quiet": quiet, "parts": ("input",)}
     asked |= {"default": ("mlp",), "default_seed": SEED}
     reading = open_reading(sources, "prunable", **asked, **given)
-    given["seed"] = SEED if given["seed"] is None else given["seed"]
     settings = {"version": version("wncore"), "backend": reading.backend}
     settings |= {key: given[key] for key in ("holdout", "skip_tokens")}
     settings |= {"by_neuron": printable(str(by_neuron))} if by_neuron else {}

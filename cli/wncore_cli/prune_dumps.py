@@ -70,21 +70,14 @@ def _pictures(job: "Job", patterns: tuple) -> dict[str, list[dict[str, Path]]]:
 
 def _run(job: "Job", opened: list[Any]) -> Iterator[list["LayerPruning"]]:
     from wncore.layer_pruning import check_memory, prune_layers
-    from wncore_cli.progress import describe, progress
+    from wncore_cli.progress import begun, progress
 
     for one in opened:  # what cannot be done is said before any work
         check_memory(one.name, one.shape, job.specs[one.name], one.backend, one.memory)
         job.specs[one.name].cells(*one.shape)
     with progress(len(opened), "layers", job.quiet, opened[0].name) as bar:
-
-        def begun() -> Iterator[Any]:
-            for one in opened:
-                describe(bar, one.name)
-                yield one
-                bar.update()
-
         fail, wasserstein = failures.recorder(job.reading.failed), job.wasserstein is not False
-        yield from prune_layers(begun(), job.specs, ridge=job.ridge, wasserstein=wasserstein, fail=fail)
+        yield from prune_layers(begun(opened, bar), job.specs, ridge=job.ridge, wasserstein=wasserstein, fail=fail)
 
 
 def _notes(prunings: list[list["LayerPruning"]], output: Path | None, plot: Path | None) -> list[str]:

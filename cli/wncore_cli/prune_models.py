@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wncore_cli import echo, failures, printable
+from wncore_cli.plans import extent, show_plan
 from wncore_cli.prune_tables import demand_sound, show, warnings_of
 
 if TYPE_CHECKING:
+    from wncore.effort import Step
     from wncore.layer_pruning import LayerPruning
     from wncore_cli.prune import Job
 
@@ -25,9 +27,9 @@ def prune(job: "Job", given: dict[str, Any]) -> int:
         _demand_covered(job)
     work = model.replacing(reading.names, order=order, output=job.output, texts=texts)
     work.foretell(_state(job), job.memory)
-    settings = job.settings | reading.described | {"seed": given["seed"], "calibration_order": order}
+    settings = job.settings | reading.described | {"calibration_order": order}
     if given["dry_run"]:
-        return _show_plan(job, work, settings)
+        return show_plan("prune", reading, settings, _effort(job, work), job.as_json, work.disk)
     prunings: list[list[LayerPruning]] = []
     with work:
         for results in _run(job, work):
@@ -43,28 +45,19 @@ def prune(job: "Job", given: dict[str, Any]) -> int:
         echo(to_json(prune_document(reading.source, prunings, settings) | resources_document(model, model.measured())))
     else:
         show(prunings, job.top)
-        echo(f"\n{_extent(reading.names, settings)}; {_sum(prunings)}")
+        echo(f"\n{extent(reading.names, settings)}; {_sum(prunings)}")
         for one in judged:
             echo(_judgement(one))
         echo(f"\n{resources_table(model, model.measured())}")
     return failures.report(reading.failed)
 
 
-def _show_plan(job: "Job", work: Any, settings: dict[str, Any]) -> int:
-    """Print what would be done, and what it would take."""
+def _effort(job: "Job", work: Any) -> "list[Step]":
+    """Foretell the time: of the forwards, and of pruning."""
     from wncore.pruning_effort import pruning_effort
-    from wncore.results import to_json
-    from wncore_cli.resource_tables import resources_document, resources_table
 
-    reading, model = job.reading, job.reading.model
-    shapes = [model.layers[name].shape for name in reading.names]
-    effort = [*work.effort(), pruning_effort(reading.engine, shapes, job.specs[reading.names[0]])]
-    if job.as_json:
-        document = {"schema": "wncore.prune/1", "source": reading.source, "dry_run": True, **settings}
-        echo(to_json(document | {"layers": reading.names} | resources_document(model, None, work.disk, effort)))
-    else:
-        echo(f"would prune {_extent(reading.names, settings)}\n\n{resources_table(model, None, work.disk, effort)}")
-    return 0
+    shapes = [job.reading.model.layers[name].shape for name in job.reading.names]
+    return [*work.effort(), pruning_effort(job.reading.engine, shapes, job.specs[job.reading.names[0]])]
 
 
 def _refuse(job: "Job") -> None:
@@ -104,7 +97,7 @@ def _run(job: "Job", work: Any) -> Iterator[list["LayerPruning"]]:
 
     from wncore.errors import InputError, listed
     from wncore.layer_pruning import check_memory, prune_layers
-    from wncore_cli.progress import describe, progress
+    from wncore_cli.progress import begun, progress
 
     names, wasserstein, model = job.reading.names, bool(job.wasserstein), job.reading.model
     for name in names:  # what cannot be done is said before any work
@@ -119,14 +112,8 @@ def _run(job: "Job", work: Any) -> Iterator[list["LayerPruning"]]:
     left = set(names)
     fail = refuse if job.strict else failures.recorder(job.reading.failed)
     with progress(len(names), "layers", job.quiet, names[0]) as bar:
-
-        def begun() -> Iterator[Any]:
-            for one in job.reading.open(bar.update, through=work.activations):
-                describe(bar, one.name)
-                yield one
-                bar.update(1)
-
-        for results in prune_layers(begun(), job.specs, ridge=job.ridge, wasserstein=wasserstein, fail=fail):
+        opened = begun(job.reading.open(bar.update, through=work.activations), bar)
+        for results in prune_layers(opened, job.specs, ridge=job.ridge, wasserstein=wasserstein, fail=fail):
             demand_sound(results, job.strict)
             work.replace(results[0].name, results[0].weight)
             left.discard(results[0].name)
@@ -145,14 +132,6 @@ def _notes(job: "Job", prunings: list[list["LayerPruning"]], texts: tuple[Path, 
     if job.output is None:
         notes.append("the pruned model was not kept; -o FOLDER keeps it")
     return notes
-
-
-def _extent(names: list[str], settings: dict[str, Any]) -> str:
-    return (
-        f"{len(names)} layers, {settings['coverage']:.1%} of the parameters of the model's blocks, on "
-        f"{settings['windows']} windows of {settings['length']} tokens, {settings['calibration_order']} order, forward "
-        f"in {settings['dtype']}"
-    )
 
 
 def _sum(prunings: list[list["LayerPruning"]]) -> str:

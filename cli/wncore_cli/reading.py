@@ -124,7 +124,7 @@ def _of_model(path: Path, asked: Asked) -> Reading:
 
     given = {name: value for name, value in asked.of_model.items() if name in ("windows", "dtype", "batch")}
     of_both = {name: getattr(asked, name) for name in ("device", "length", "threads")}
-    of_both["seed"] = asked.default_seed if asked.seed is None else asked.seed
+    seed = of_both["seed"] = asked.default_seed if asked.seed is None else asked.seed
     given |= {name: value for name, value in of_both.items() if value is not None}
     skip_norm = asked.of_model.get("skip_norm")
     model = open_model(path, asked.of_model.get("text"), given)
@@ -160,7 +160,7 @@ def _of_model(path: Path, asked: Asked) -> Reading:
         backend=backend,
         open=opened,
         model=model,
-        described=model.described(chosen) | {"skip_norm": skip_norm},
+        described=model.described(chosen) | {"skip_norm": skip_norm} | ({} if seed is None else {"seed": seed}),
     )
 
 

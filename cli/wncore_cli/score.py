@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from wncore_cli import echo, failures, model_options, options, pictures, printable, score_models
+from wncore_cli import echo, failures, model_options, options, pictures, plans, printable, score_models
 from wncore_cli.choice import demand_activations, idle_patterns, match_layers
 from wncore_cli.reading import Reading, named_layers, open_reading
 
@@ -105,7 +105,8 @@ def score(
         _refuse_for_models(against, plot)
         score_models.foretell(reading, memory, pairs)
         if opening["dry_run"]:
-            return score_models.show_plan(reading, as_json, settings, exactly)
+            effort = score_models.effort(reading, settings, exactly)
+            return plans.show_plan("score", reading, reading.described, effort, as_json)
     failed = reading.failed
     files = _pictures(plot, reading.names, force)
     other = _second_dump(against, opening["length"]) if against else None

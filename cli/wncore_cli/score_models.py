@@ -4,7 +4,7 @@ from collections.abc import Collection
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from wncore_cli import echo
+from wncore_cli.plans import extent
 from wncore_cli.reading import Reading
 
 if TYPE_CHECKING:
@@ -21,22 +21,7 @@ def foretell(reading: Reading, memory: int, pairs: int) -> None:
     reading.model.foretell(reading.names, ("input", "output") if pairs else ("output",), state, memory)
 
 
-def show_plan(reading: Reading, as_json: bool, settings: dict[str, Any], exactly: Collection[str]) -> int:
-    """Print what would be done, and what it would take."""
-    effort = _effort(reading, settings, exactly)
-    from wncore.results import to_json
-    from wncore_cli.resource_tables import resources_document, resources_table
-
-    if as_json:
-        plan = {"schema": "wncore.score/1", "source": reading.source, "dry_run": True, **reading.described}
-        echo(to_json(plan | {"layers": reading.names} | resources_document(reading.model, None, effort=effort)))
-        return 0
-    extent = _extent(len(reading.names), reading.described)
-    echo(f"would score {extent}\n\n{resources_table(reading.model, None, effort=effort)}")
-    return 0
-
-
-def _effort(reading: Reading, settings: dict[str, Any], exactly: Collection[str]) -> "list[Step]":
+def effort(reading: Reading, settings: dict[str, Any], exactly: Collection[str]) -> "list[Step]":
     """Foretell the time: of the forward, and of scoring, that of the layers that are scored exactly apart."""
     from wncore.scoring_effort import distance_effort, pairs_effort
 
@@ -67,16 +52,9 @@ def summary(scores: list["LayerScore"], reading: Reading) -> str:
     sinks = max((one.sinks or 0 for one in scores), default=0)
     lines = [
         "",
-        _extent(len(scores), reading.described),
+        extent(scores, reading.described),
         f"attention sinks, tokens whose input is over 10 times longer than the median: {sinks} in the layer with most",
         "",
         resources_table(reading.model, reading.model.measured()),
     ]
     return "\n".join(lines)
-
-
-def _extent(layers: int, described: dict[str, Any]) -> str:
-    return (
-        f"{layers} layers, {described['coverage']:.1%} of the parameters of the model's blocks, on "
-        f"{described['windows']} windows of {described['length']} tokens, forward in {described['dtype']}"
-    )

@@ -105,9 +105,9 @@ class Judging:
 
     def effort(self) -> list[Step]:
         """Foretell the time, by trials of a moment."""
-        shapes = [one.asked.ids.shape for one in self._questions]
-        count, length = max(shapes)
-        tokens = sum(ids.numel() for ids in (one.asked.ids for one in self._questions))
+        texts = [one.asked.ids for one in self._questions]
+        count, length = max(ids.shape for ids in texts)
+        tokens = sum(ids.numel() for ids in texts)
         return forward_effort(self._folder, tokens, min(self._batch, count), length, head=True)
 
     def measured(self) -> Memory:
@@ -134,7 +134,7 @@ class Following:
 
     def __init__(self, folder: Folder, question: Question, batch: int, place: torch.device) -> None:
         self._question, self._batch = question, batch
-        self._stream = Stream(folder, [Batch(ids) for ids in question.asked.ids.split(batch)], place=place)
+        self._stream = _stream(folder, question.asked, batch, place)
 
     def follow(self, block: Block) -> None:
         """Go through a block with the weights that it has now."""
@@ -182,13 +182,17 @@ def token_losses(
     named: Named = nameless,
 ) -> Tensor:
     """Return the negative log-likelihood of each target, (w, l) float32 on the host, in nats."""
-    stream = Stream(folder, [Batch(ids) for ids in asked.ids.split(batch)], place=place)
+    stream = _stream(folder, asked, batch, place)
     for block in stream.blocks():
         named(block.name)
         with _ticking(block.module, tick):
             block.hand_on()
     named("logits")
     return _losses_behind(stream, asked, batch, tick)
+
+
+def _stream(folder: Folder, asked: Predictions, batch: int, place: str | torch.device | None) -> Stream:
+    return Stream(folder, [Batch(ids) for ids in asked.ids.split(batch)], place=place)
 
 
 def _losses_behind(stream: Stream, asked: Predictions, batch: int, tick: Tick = idle) -> Tensor:

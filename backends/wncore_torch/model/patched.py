@@ -73,7 +73,8 @@ class Patch:
         """
         for source, layers in _by_source(self._folder, weights):
             for tensor, (value, marks) in _back(self._folder, source, layers, weights).items():
-                there = [layers[mark - 1].name for mark in marks.unique().tolist() if mark]
+                counts = marks.flatten().bincount(minlength=len(layers) + 1)[1:].tolist()
+                there = [layer.name for layer, count in zip(layers, counts, strict=True) if count]
                 self._write(tensor, value, marks != 0, there)
 
     def _write(self, tensor: str, value: Tensor, own: Tensor, layers: Collection[str]) -> None:

@@ -111,6 +111,11 @@ def make_kind(path: Path, kind: str, options: dict) -> Path:
     return path
 
 
+def stored_tensors(path: Path) -> dict:
+    """Return all tensors of a folder's files, by name."""
+    return {name: value for file in path.glob("*.safetensors") for name, value in load_file(file).items()}
+
+
 def edit_tensors(path: Path, change) -> None:
     """Write what `change` makes of the tensors of a folder of one file."""
     file = path / "model.safetensors"

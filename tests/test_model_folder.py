@@ -18,8 +18,9 @@ from model_families import (
     plain_logits,
     plain_model,
     sample_batches,
+    stored_tensors,
 )
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from wncore_torch.model.headers import read_headers, same_bytes
 from wncore_torch.model.names import unconvert
@@ -29,10 +30,6 @@ from wncore_torch.model.parameters import dtype_of, file_dtype, loaded, read_par
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 BATCHES = sample_batches()
-
-
-def stored_tensors(path):
-    return {name: value for file in path.glob("*.safetensors") for name, value in load_file(file).items()}
 
 
 @pytest.mark.parametrize("family", FAMILIES)

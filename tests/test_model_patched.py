@@ -6,17 +6,12 @@ pytest.importorskip("torch", reason="torch is not installed")
 pytest.importorskip("transformers", reason="transformers is not installed")
 
 import torch
-from model_families import FAMILIES, make, plain_model
-from safetensors.torch import load_file
+from model_families import FAMILIES, make, plain_model, stored_tensors
 
 from wncore_torch.model.linears import find_linears
 from wncore_torch.model.opening import open_folder
 from wncore_torch.model.parameters import read_parameters
 from wncore_torch.model.patched import Patch, check_way_back
-
-
-def stored_tensors(path):
-    return {name: value for file in path.glob("*.safetensors") for name, value in load_file(file).items()}
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -9,8 +9,7 @@ pytest.importorskip("torch", reason="torch is not installed")
 pytest.importorskip("transformers", reason="transformers is not installed")
 
 import torch
-from model_families import FAMILIES, make, plain_model
-from safetensors.torch import load_file
+from model_families import FAMILIES, make, plain_model, stored_tensors
 from test_model_source import ids_for, source_of
 
 from wncore.backend import get_backend
@@ -42,10 +41,6 @@ def prune(source, chosen, backend, output=None, order="published", spec=None, **
             work.replace(one.name, one.weight)
             found[one.name] = one
     return found, work.changes
-
-
-def stored_tensors(path):
-    return {name: value for file in path.glob("*.safetensors") for name, value in load_file(file).items()}
 
 
 @pytest.mark.parametrize("family", FAMILIES)

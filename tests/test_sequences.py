@@ -5,27 +5,12 @@ import json
 import numpy as np
 import pytest
 from dump_samples import only, refused
+from head_samples import FLAT, MASK, B, C, H, P, Q, opened, positions
 from rawfile import write
 from safetensors.numpy import save_file
 
 from wncore.dumps import open_dump, write_dump
 from wncore.errors import InputError
-
-RNG = np.random.default_rng(0)
-B, P, H, C = 4, 6, 3, 5
-Q = RNG.standard_normal((B, P, H, C)).astype(np.float32)
-FLAT = Q.reshape(B * P, H * C)
-W = RNG.standard_normal((7, H * C)).astype(np.float32)
-MASK = RNG.random((B, P)) < 0.7
-
-
-def opened(tmp_path, tensors, length=None, **metadata):
-    return open_dump(write(tmp_path / "a.safetensors", tensors, **metadata), length=length)
-
-
-def positions(tokens):
-    """The rows that are the first of their sequence."""
-    return np.flatnonzero(tokens.keep)[tokens.first].tolist()
 
 
 class TestMasks:

@@ -94,7 +94,7 @@ def write_sample(
     for layer in layers:
         dense = layer.weight.read()
         weights = prune(np.broadcast_to(dense, (k, *dense.shape)), sums.grams, spec)[0][0].astype(dense.dtype)
-        errors = expert_errors(weights, dense, sums)
+        errors = expert_errors(weights, dense, sums, engine)
         bias = None if layer.bias is None else layer.bias.read()[:, 0]
         made.append(Experts(layer.name, weights, bias, one, sums.tokens))
         described.append(

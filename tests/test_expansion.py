@@ -49,7 +49,7 @@ def test_one_expert_is_plain_pruning_to_the_bit(tmp_path, backend, method, patte
     assert one[0].tobytes() == plain.weight.tobytes()
     damping = (pruned.ridge, pruned.zeros_ridge, pruned.raised)
     assert [one.tolist() for (one,) in damping] == [[plain.ridge], [plain.zeros_ridge], [plain.raised]]
-    errors = expert_errors(one, w, sums)
+    errors = expert_errors(one, w, sums, backend)
     assert (errors.relative_error, errors.relative_error_holdout) == (
         plain.relative_error,
         plain.relative_error_holdout,
@@ -123,7 +123,7 @@ def test_expert_losses_are_those_of_loops(backend, seed, k):
     x, dense, experts = rng.standard_normal((30, 5)), rng.standard_normal((3, 5)), rng.standard_normal((k, 3, 5))
     labels = rng.integers(k, size=30)
     grams, totals, counts = backend.gram(x, labels, k)
-    found = expert_errors(experts, dense, ClusterSums(grams, totals, counts, None, np.zeros(k, np.int64)))
+    found = expert_errors(experts, dense, ClusterSums(grams, totals, counts, None, np.zeros(k, np.int64)), backend)
     lost, whole = losses(experts, dense, x, labels)
     assert found.relative_error == pytest.approx(lost.sum() / whole.sum())
     np.testing.assert_allclose(found.neuron_error, lost.sum(axis=0) / whole.sum(axis=0))
@@ -263,7 +263,7 @@ def test_no_expert_is_all_zero_however_few_its_tokens(layer, backend, method, pr
     assert np.isfinite(found.astype(float)).all()
     np.testing.assert_array_equal((found == 0).sum(axis=(1, 2)), 76)
     assert ((pruned.ridge[0] >= 0.01) & (pruned.ridge[0] <= 1)).all()
-    errors = expert_errors(found, weights(), sums)
+    errors = expert_errors(found, weights(), sums, backend)
     assert np.isnan(errors.expert_error[0])
     assert np.isfinite(errors.expert_error[1:]).all()
     assert np.isfinite(errors.relative_error)

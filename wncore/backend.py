@@ -104,6 +104,10 @@ class Backend(Protocol):
         """`wncore.pruning.least_squares.resolve`: (k, m, d), (k, d, d) float64, (k, m, d) 0 or 1 -> (k, m, d)."""
         ...
 
+    def neuron_losses(self, w: Array, h: Array) -> Array:
+        """`wncore.pruning.loss.neuron_losses` of each expert: (k, m, d), (k, d, d) -> (k, m), all float64."""
+        ...
+
 
 def available() -> dict[str, str]:
     """Map the name of each registered backend to ``module:attribute (distribution version)``; imports none."""

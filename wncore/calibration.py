@@ -1,6 +1,7 @@
 """What pruning knows of a layer's inputs: their Gram matrix, and that of tokens kept back to judge the result."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from weakref import ReferenceType, ref
 
 import numpy as np
@@ -25,8 +26,11 @@ class Calibration:
     holdout: Float | None
     """(d, d) over the last tokens, which it may not; None if there are none."""
     holdout_tokens: int
-    eigenvalues: Float
-    """(d,) of the Gram matrix with its diagonal scaled to 1, ascending."""
+
+    @cached_property
+    def eigenvalues(self) -> Float:
+        """(d,) of the Gram matrix with its diagonal scaled to 1, ascending; an eigenproblem, when first asked for."""
+        return eigenvalues(self.gram)
 
     @property
     def rank(self) -> int:
@@ -60,12 +64,10 @@ def calibrate(activations: Activations) -> Calibration:
         if activations.skipped:
             raise InputError(f"{layer.name}: no token can be left out of a sum; --skip-tokens needs the input itself")
         gram = read_gram(layer.gram)
-        return Calibration(gram, layer.gram_tokens, None, 0, eigenvalues(gram))
+        return Calibration(gram, layer.gram_tokens, None, 0)
     sums = sum_clusters(activations)
     kept_back = None if sums.holdout is None else sums.holdout[0]
-    return Calibration(
-        sums.grams[0], int(sums.tokens[0]), kept_back, int(sums.holdout_tokens[0]), eigenvalues(sums.grams[0])
-    )
+    return Calibration(sums.grams[0], int(sums.tokens[0]), kept_back, int(sums.holdout_tokens[0]))
 
 
 class Calibrator:

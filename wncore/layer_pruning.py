@@ -42,12 +42,12 @@ class LayerPruning:
     tokens: int | None
     """Tokens that pruning saw; None if a dump has only their Gram matrix, and does not say."""
     holdout_tokens: int
-    rank: int
-    """How many of the d inputs are no combination of the others, on those tokens."""
+    rank: int | None
+    """How many of the d inputs are no combination of the others, on those tokens; None if nobody asked."""
     dead: int
     """How many are zero on all of them."""
     condition: float | None
-    """Condition number of the factorised matrix, scaled to a diagonal of 1; None if damped as published."""
+    """Condition number of the factorised matrix, scaled to a diagonal of 1; None as rank, or if damped as published."""
     ridge: float
     """Of the kept weights, as used, relative to each H_jj (or to their mean, if published)."""
     zeros_ridge: float
@@ -72,8 +72,9 @@ class LayerPruning:
         """Say what the reader should know before trusting the result, one sentence each."""
         found, d = [], self.shape[1]
         if self.tokens is not None and self.tokens < d:
+            rank = "" if self.rank is None else f" (rank {self.rank})"
             found.append(
-                f"{self.tokens} calibration tokens for {d} inputs (rank {self.rank}): the error that was calibrated "
+                f"{self.tokens} calibration tokens for {d} inputs{rank}: the error that was calibrated "
                 f"away may come back on other text; the held-out error tells"
             )
         if self.raised:
@@ -89,6 +90,7 @@ def prune_layers(
     *,
     ridge: float | None = None,
     wasserstein: bool = True,
+    ranks: bool = True,
     fail: Fail = reraise,
 ) -> Iterator[list[LayerPruning]]:
     """Prune layer after layer, each by the spec of its name, as `prune_layer`; one input has one Gram matrix.
@@ -100,7 +102,8 @@ def prune_layers(
         pruned: list[LayerPruning] = []
         with attempt(one.name, fail):
             calibration = calibrator.of(one)
-            pruned = prune_layer(one, specs[one.name], ridge=ridge, wasserstein=wasserstein, calibration=calibration)
+            reports = {"wasserstein": wasserstein, "ranks": ranks, "calibration": calibration}
+            pruned = prune_layer(one, specs[one.name], ridge=ridge, **reports)
         if pruned:
             yield pruned
 
@@ -111,13 +114,14 @@ def prune_layer(
     *,
     ridge: float | None = None,
     wasserstein: bool = True,
+    ranks: bool = True,
     calibration: Calibration | None = None,
 ) -> list[LayerPruning]:
     """Prune a layer by each pattern of `spec`, in their order; one Gram matrix and factorisation serves all.
 
     `ridge` replaces that of the spec; by default two are chosen by the pattern and the number of tokens
-    (`chosen_ridges`), or it is 0.01 if the damping is published. A `calibration` may be that of a layer that shares the
-    input.
+    (`chosen_ridges`), or it is 0.01 if the damping is published. `wasserstein` asks for distances, `ranks` for rank and
+    condition, an eigenproblem for each input. A `calibration` may be that of a layer that shares the input.
 
     Raises
     ------
@@ -144,7 +148,9 @@ def prune_layer(
     found: list[LayerPruning] = []
     for i, one in enumerate(pruned):
         damping = float(used[i][0]), float(ridges[i].zeros[0]), int(raised[i][0])
-        found.append(_report(layer.name, one, dense, i, spec, calibration, damping, before, after))
+        errors = _errors(layer.name, one, dense, calibration, backend)
+        scored = before, None if after is None else after[i]
+        found.append(_report(layer.name, one, spec, i, calibration, damping, errors, scored, ranks))
     return found
 
 
@@ -203,24 +209,32 @@ def _distances(activations: Activations, pruned: Sequence[NDArray]) -> tuple[Flo
     return dense, [distances(Outputs(activations, weights=one)) for one in pruned]
 
 
+Errors = tuple[float, Float, float | None, Float | None]
+
+
+def _errors(name: str, weight: NDArray, dense: Float, calibration: Calibration, backend: Backend) -> Errors:
+    """Return the relative error and that of each neuron, on the tokens that pruning saw, and on those held out."""
+    sparse = weight.astype(np.float64)
+    error, by_neuron = relative_errors(sparse, dense, calibration.gram, backend)
+    if np.isnan(error):
+        raise NonFiniteError(f"{name}: its outputs overflow float64; scale the input or the weights down")
+    if calibration.holdout is None:
+        return error, by_neuron, None, None
+    return error, by_neuron, *relative_errors(sparse, dense, calibration.holdout, backend)
+
+
 def _report(
     name: str,
     weight: NDArray,
-    dense: Float,
-    i: int,
     spec: PruneSpec,
+    i: int,
     calibration: Calibration,
     damping: tuple[float, float, int],
-    before: Float | None,
-    after: list[Float] | None,
+    errors: Errors,
+    scored: tuple[Float | None, Float | None],
+    ranks: bool,
 ) -> LayerPruning:
-    sparse, (ridge, zeros_ridge, raised) = weight.astype(np.float64), damping
-    error, by_neuron = relative_errors(sparse, dense, calibration.gram)
-    if np.isnan(error):
-        raise NonFiniteError(f"{name}: its outputs overflow float64; scale the input or the weights down")
-    held: tuple[float | None, Float | None] = (None, None)
-    if calibration.holdout is not None:
-        held = relative_errors(sparse, dense, calibration.holdout)
+    ridge, zeros_ridge, raised = damping
     return LayerPruning(
         name=name,
         shape=(weight.shape[0], weight.shape[1]),
@@ -231,16 +245,16 @@ def _report(
         spec=spec,
         tokens=calibration.tokens,
         holdout_tokens=calibration.holdout_tokens,
-        rank=calibration.rank,
+        rank=calibration.rank if ranks else None,
         dead=int(np.count_nonzero(calibration.gram.diagonal() == 0)),
-        condition=None if spec.damping == "published" else calibration.condition(ridge),
+        condition=calibration.condition(ridge) if ranks and spec.damping != "published" else None,
         ridge=ridge,
         zeros_ridge=zeros_ridge,
         raised=raised,
-        relative_error=error,
-        relative_error_holdout=held[0],
-        neuron_error=by_neuron,
-        neuron_error_holdout=held[1],
-        wasserstein_dense=before,
-        wasserstein_sparse=None if after is None else after[i],
+        relative_error=errors[0],
+        relative_error_holdout=errors[2],
+        neuron_error=errors[1],
+        neuron_error_holdout=errors[3],
+        wasserstein_dense=scored[0],
+        wasserstein_sparse=scored[1],
     )

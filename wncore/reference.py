@@ -6,7 +6,7 @@ import ml_dtypes  # noqa: F401  gives NumPy the name bfloat16
 import numpy as np
 
 from wncore import clustering, difficulty, grams, histograms, routing, streaming, wasserstein
-from wncore.pruning import least_squares, methods
+from wncore.pruning import least_squares, loss, methods
 
 
 class NumpyBackend:
@@ -48,3 +48,7 @@ class NumpyBackend:
     def resolve(self, w: np.ndarray, h: np.ndarray, mask: np.ndarray) -> np.ndarray:
         """Compute in float64, round once to the weights' dtype."""
         return np.array([least_squares.resolve(*one) for one in zip(w, h, mask, strict=True)], w.dtype)
+
+    def neuron_losses(self, w: np.ndarray, h: np.ndarray) -> np.ndarray:
+        """Judge expert by expert."""
+        return np.array([loss.neuron_losses(*one) for one in zip(w, h, strict=True)])

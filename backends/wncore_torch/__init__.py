@@ -134,6 +134,9 @@ class TorchBackend:
         with self._products():
             return self._run["resolve"](w, h, mask)
 
+    def neuron_losses(self, w: "Tensor", h: "Tensor") -> "Tensor":
+        return self._run["neuron_losses"](w, h)
+
     def _products(self) -> AbstractContextManager[None]:
         from wncore_torch.precision import full_precision
 

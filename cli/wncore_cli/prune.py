@@ -33,6 +33,7 @@ class Job:
     plot: Path | None
     ridge: float | None
     wasserstein: bool | None
+    ranks: bool | None
     strict: bool
     memory: int
     read: list[Path]
@@ -54,6 +55,11 @@ class Job:
     "--wasserstein/--no-wasserstein",
     default=None,
     help="Score each neuron's outputs before and after.  [default: yes for dumps, no for models]",
+)
+@click.option(
+    "--ranks/--no-ranks",
+    default=None,
+    help="Report rank and condition, an eigenproblem for each input.  [default: yes for dumps, no for models]",
 )
 @click.option("--top", default=5, show_default=True, type=click.IntRange(0), help="Neurons to list.")
 @click.option("--plot", type=options.SOURCE, metavar="DIR", help="Draw errors and outputs into this folder.")
@@ -116,6 +122,7 @@ def prune(
         plot=plot,
         ridge=chosen["ridge"],
         wasserstein=chosen["wasserstein"],
+        ranks=chosen["ranks"],
         strict=strict,
         memory=given["memory"],
         read=[by_neuron] if by_neuron else [],

@@ -76,8 +76,9 @@ def _run(job: "Job", opened: list[Any]) -> Iterator[list["LayerPruning"]]:
         check_memory(one.name, one.shape, job.specs[one.name], one.backend, one.memory)
         job.specs[one.name].cells(*one.shape)
     with progress(len(opened), "layers", job.quiet, opened[0].name) as bar:
-        fail, wasserstein = failures.recorder(job.reading.failed), job.wasserstein is not False
-        yield from prune_layers(begun(opened, bar), job.specs, ridge=job.ridge, wasserstein=wasserstein, fail=fail)
+        reports = {"wasserstein": job.wasserstein is not False, "ranks": job.ranks is not False}
+        fail = failures.recorder(job.reading.failed)
+        yield from prune_layers(begun(opened, bar), job.specs, ridge=job.ridge, **reports, fail=fail)
 
 
 def _notes(prunings: list[list["LayerPruning"]], output: Path | None, plot: Path | None) -> list[str]:

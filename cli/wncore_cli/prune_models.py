@@ -99,7 +99,7 @@ def _run(job: "Job", work: Any) -> Iterator[list["LayerPruning"]]:
     from wncore.layer_pruning import check_memory, prune_layers
     from wncore_cli.progress import begun, progress
 
-    names, wasserstein, model = job.reading.names, bool(job.wasserstein), job.reading.model
+    names, model = job.reading.names, job.reading.model
     for name in names:  # what cannot be done is said before any work
         shape = model.layers[name].shape
         job.specs[name].cells(*shape)
@@ -113,7 +113,8 @@ def _run(job: "Job", work: Any) -> Iterator[list["LayerPruning"]]:
     fail = refuse if job.strict else failures.recorder(job.reading.failed)
     with progress(len(names), "layers", job.quiet, names[0]) as bar:
         opened = begun(job.reading.open(bar.update, through=work.activations), bar)
-        for results in prune_layers(opened, job.specs, ridge=job.ridge, wasserstein=wasserstein, fail=fail):
+        reports = {"wasserstein": bool(job.wasserstein), "ranks": bool(job.ranks)}
+        for results in prune_layers(opened, job.specs, ridge=job.ridge, **reports, fail=fail):
             demand_sound(results, job.strict)
             work.replace(results[0].name, results[0].weight)
             left.discard(results[0].name)

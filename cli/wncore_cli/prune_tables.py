@@ -50,15 +50,16 @@ def settings_line(prunings: Sequence[Sequence[LayerPruning]]) -> str:
 def layers_table(prunings: Sequence[Sequence[LayerPruning]]) -> str:
     """A row for each layer and pattern: zeros, errors in and out of sample, ridge, median distances."""
     scored = any(one.wasserstein_dense is not None for results in prunings for one in results)
-    head = ["layer", "shape", "asked", "zeros", "error", "held out", "ridge", "condition"]
-    head += ["median WD", "pruned"] if scored else []
+    conditions = any(one.condition is not None for results in prunings for one in results)
+    head = ["layer", "shape", "asked", "zeros", "error", "held out", "ridge"]
+    head += ["condition"] * conditions + ["median WD", "pruned"] * scored
     rows = []
     for one in (one for results in prunings for one in results):
         m, d = one.shape
         ridge = f"{one.ridge:.3g}" + ("*" if one.raised else "")
         row = [one.name, f"{m}x{d}", str(one.pattern), f"{one.zeros / (m * d):.4%}", number(one.relative_error)]
-        condition = one.condition
-        row += [number(one.relative_error_holdout), ridge, "-" if condition is None else f"{condition:.3g}"]
+        row += [number(one.relative_error_holdout), ridge]
+        row += ["-" if one.condition is None else f"{one.condition:.3g}"] * conditions
         row += [number(_median(one.wasserstein_dense)), number(_median(one.wasserstein_sparse))] if scored else []
         rows.append(row)
     raised = any(one.raised for results in prunings for one in results)

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 PUBLISHED = {"method": "sparsegpt", "group": "block", "damping": "published", "resolve": False}
 """The program of arXiv:2301.00774, but for its counts: it prunes one weight more in each block, and more at ties."""
 
-HOW = {"method", "group", "damping", "resolve", "bits", "bits_group", "iterations", "published", "ridge", "wasserstein"}
+HOW = {"method", "group", "damping", "resolve", "bits", "bits_group", "iterations", "published", "ridge"}
+HOW |= {"wasserstein", "ranks"}
 """Options that say how a layer is pruned; others say what is read, and by whom."""
 
 HOLDOUT = click.option(

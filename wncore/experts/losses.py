@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from wncore.backend import Backend
 from wncore.normal import Float
 from wncore.pruning.loss import expert_losses, ratio
 from wncore.sums import ClusterSums
@@ -24,12 +25,12 @@ class ExpertErrors:
     expert_error_holdout: Float | None
 
 
-def expert_errors(weights: NDArray, dense: NDArray, sums: ClusterSums) -> ExpertErrors:
+def expert_errors(weights: NDArray, dense: NDArray, sums: ClusterSums, backend: Backend) -> ExpertErrors:
     """Judge experts by the Gram matrices of their tokens: (k, m, d), (m, d) -> `ExpertErrors`."""
-    total, neuron, expert = _errors(weights, dense, sums.grams, sums.tokens)
+    total, neuron, expert = _errors(weights, dense, sums.grams, sums.tokens, backend)
     if sums.holdout is None:
         return ExpertErrors(total, None, neuron, None, expert, None)
-    held_total, held_neuron, held_expert = _errors(weights, dense, sums.holdout, sums.holdout_tokens)
+    held_total, held_neuron, held_expert = _errors(weights, dense, sums.holdout, sums.holdout_tokens, backend)
     return ExpertErrors(total, held_total, neuron, held_neuron, expert, held_expert)
 
 
@@ -42,7 +43,9 @@ def relative_improvement(one: Float, many: Float) -> Float:
         return np.where(one == many, 1.0, np.sqrt(one / many))
 
 
-def _errors(weights: NDArray, dense: NDArray, grams: Float, tokens: NDArray[np.int64]) -> tuple[float, Float, Float]:
-    lost, whole = expert_losses(weights, dense, grams)
+def _errors(
+    weights: NDArray, dense: NDArray, grams: Float, tokens: NDArray[np.int64], backend: Backend
+) -> tuple[float, Float, Float]:
+    lost, whole = expert_losses(weights, dense, grams, backend)
     expert = np.where(tokens > 0, ratio(lost.sum(axis=1), whole.sum(axis=1)), np.nan)
     return float(ratio(lost.sum(), whole.sum())), ratio(lost.sum(axis=0), whole.sum(axis=0)), expert

@@ -145,7 +145,7 @@ def _numbers(run: _Run, activations: Activations, stored: StoredLayer, experts: 
     """Route the tokens again, and compare all that was reported of them."""
     _check_memory(run, stored)
     name, sums, dense = stored.name, _sums(run, activations, stored, experts), activations.read_weight()
-    found = _recomputed(sums, expert_errors(experts.weights, dense, sums))
+    found = _recomputed(sums, expert_errors(experts.weights, dense, sums, activations.backend))
     if run.exact:
         return [_compare(name, key, stored.described, found[key], np.zeros(2)) for key in found]
     near, limits = _limits(activations, experts, dense, sums)

@@ -103,7 +103,7 @@ def _expand(
             )
             runs = []
             for place, ((p, pattern), weights) in enumerate(zip(patterns.items(), pruned.weights, strict=True)):
-                errors = expert_errors(weights, dense, sums)
+                errors = expert_errors(weights, dense, sums, own.backend)
                 if np.isnan(errors.relative_error):
                     raise NonFiniteError(
                         f"{own.name}: its outputs overflow float64; scale the input or the weights down"

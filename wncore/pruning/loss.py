@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike
 
+from wncore.backend import Backend
 from wncore.normal import Float
 
 
@@ -16,7 +17,7 @@ def neuron_losses(w: ArrayLike, h: ArrayLike) -> Float:
     return np.maximum(((weights @ np.asarray(h, np.float64)) * weights).sum(axis=1), 0.0)
 
 
-def expert_losses(experts: ArrayLike, dense: ArrayLike, grams: ArrayLike) -> tuple[Float, Float]:
+def expert_losses(experts: ArrayLike, dense: ArrayLike, grams: ArrayLike, backend: Backend) -> tuple[Float, Float]:
     """Return what each expert's neurons lose on its own tokens, and what there was: (k, m, d), (m, d), (k, d, d).
 
     The sums ||(W_c - W)_i X_c||^2 and ||W_i X_c||^2, (k, m) each, in a unit of their own that keeps numbers whose
@@ -25,11 +26,13 @@ def expert_losses(experts: ArrayLike, dense: ArrayLike, grams: ArrayLike) -> tup
     after, before, parts = np.asarray(experts), np.asarray(dense, np.float64), np.asarray(grams, np.float64)
     unit = _power_of_two(float(max(np.abs(w).max(initial=0) for w in (before, *after))))
     size = _power_of_two(np.einsum("kii->ki", parts).max(initial=0.0))
-    whole = [neuron_losses(before / unit, part / size) for part in parts]
-    lost = [
-        neuron_losses(w.astype(np.float64) / unit - before / unit, part / size)
-        for w, part in zip(after, parts, strict=True)
-    ]
+    dense_of_unit = backend.asarray(before[None] / unit, "float64")
+    lost, whole = [], []
+    for w, part in zip(after, parts, strict=True):  # one by one: k copies of the dense layer may be too many
+        h = backend.asarray(part[None] / size, "float64")
+        change = backend.asarray(w[None].astype(np.float64) / unit - before / unit, "float64")
+        lost.append(backend.to_numpy(backend.neuron_losses(change, h))[0])
+        whole.append(backend.to_numpy(backend.neuron_losses(dense_of_unit, h))[0])
     return np.array(lost), np.array(whole)
 
 
@@ -39,13 +42,14 @@ def ratio(lost: Float, whole: Float) -> Float:
         return np.where(lost == 0, 0.0, lost / whole)
 
 
-def relative_errors(sparse: ArrayLike, dense: ArrayLike, h: ArrayLike) -> tuple[float, Float]:
+def relative_errors(sparse: ArrayLike, dense: ArrayLike, h: ArrayLike, backend: Backend) -> tuple[float, Float]:
     """Return ||(W'-W)X||^2 / ||WX||^2 of the layer, and of each neuron (m,); the units cancel.
 
-    >>> relative_errors([[0.0, 1.0]], [[1.0, 1.0]], [[1.0, 0.0], [0.0, 3.0]])
+    >>> from wncore.backend import get_backend
+    >>> relative_errors([[0.0, 1.0]], [[1.0, 1.0]], [[1.0, 0.0], [0.0, 3.0]], get_backend("numpy"))
     (0.25, array([0.25]))
     """
-    lost, whole = expert_losses(np.asarray(sparse)[None], dense, np.asarray(h)[None])
+    lost, whole = expert_losses(np.asarray(sparse)[None], dense, np.asarray(h)[None], backend)
     return float(ratio(lost.sum(), whole.sum())), ratio(lost[0], whole[0])
 
 

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -46,10 +47,16 @@ def open_tokenizer(path: Path) -> Any:
             f"{path} has no tokenizer, there is {there}; add the tokenizer's files, tokenizer.json for one"
         )
     try:
-        return AutoTokenizer.from_pretrained(path, trust_remote_code=False, local_files_only=True)
+        return _open(path, tuple((entry.name, entry.stat().st_mtime_ns) for entry in sorted(path.iterdir())))
     except (ValueError, OSError, KeyError, ImportError, AttributeError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"the tokenizer of {path} cannot be opened: {reason}; add its tokenizer.json") from error
+
+
+@lru_cache(maxsize=1)
+def _open(path: Path, files: tuple[tuple[str, int], ...]) -> Any:
+    """Open a tokenizer, or find the one that was opened of the same files: a run may read several texts."""
+    return AutoTokenizer.from_pretrained(path, trust_remote_code=False, local_files_only=True)
 
 
 def read_text(folder: Path, path: str | Path) -> Text:

@@ -16,7 +16,7 @@ from wncore_torch.plain.fused import linear_histogram
 from wncore_torch.plain.grams import gram
 from wncore_torch.plain.histograms import histogram, histogram_runs
 from wncore_torch.plain.routing import routed_linear
-from wncore_torch.pruning import prune, resolve
+from wncore_torch.pruning import neuron_losses, prune, resolve
 
 OPERATIONS: dict[str, Callable[..., Any]] = {
     "gaussian_distance": gaussian_distance,
@@ -31,4 +31,5 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "lloyd": lloyd,
     "prune": prune,
     "resolve": resolve,
+    "neuron_losses": neuron_losses,
 }

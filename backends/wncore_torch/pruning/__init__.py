@@ -11,10 +11,11 @@ from torch import Tensor
 
 from wncore.pruning.methods import PruneSpec
 from wncore_torch.pruning.least_squares import resolve
+from wncore_torch.pruning.loss import neuron_losses
 from wncore_torch.pruning.methods import prune_by
 from wncore_torch.pruning.steps import PLAIN
 
-__all__ = ["prune", "resolve"]
+__all__ = ["neuron_losses", "prune", "resolve"]
 
 
 def prune(w: Tensor, h: Tensor, spec: PruneSpec) -> tuple[Tensor, Tensor, Tensor]:

@@ -9,6 +9,7 @@ from wncore.testing.contracts.edges import CONTRACT as EDGES
 from wncore.testing.contracts.gram import CONTRACT as GRAM
 from wncore.testing.contracts.histogram import CONTRACT as HISTOGRAM
 from wncore.testing.contracts.linear_histogram import CONTRACT as LINEAR_HISTOGRAM
+from wncore.testing.contracts.losses import CONTRACT as LOSSES
 from wncore.testing.contracts.pruning.contract import CONTRACT as PRUNING
 from wncore.testing.contracts.resolving import CONTRACT as RESOLVING
 from wncore.testing.contracts.routing import CONTRACT as ROUTING
@@ -27,6 +28,7 @@ CONTRACTS = (
     CLUSTERING,
     PRUNING,
     RESOLVING,
+    LOSSES,
 )
 
 __all__ = ["BOUNDS", "CONTRACTS", "DIFFICULTY", "DISTANCE", "HISTOGRAM", "Contract"]

@@ -165,6 +165,30 @@ def test_the_kernel_of_selection_is_its_twin(pattern, group, block, dtype):
 
 
 @interpreted
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize(
+    ("kind", "share", "width"),
+    [
+        ("distinct", 0.3, 130),
+        ("tied", 0.3, 130),
+        ("equal", 0.3, 130),
+        ("tiny", 0.3, 130),
+        ("tied", 0.0, 130),
+        ("tied", 1.0, 130),
+        ("tied", 0.3, 70),
+    ],
+)
+def test_the_kernel_of_selection_in_several_tiles_is_its_twin(monkeypatch, kind, share, width, dtype):
+    from wncore_torch.kernels import selection
+
+    monkeypatch.setattr(selection, "WIDE_TILE", 128)
+    scores = torch.rand(2, 3, 130, generator=torch.Generator().manual_seed(0)).to(dtype)
+    scores = {"distinct": scores, "tied": (4 * scores).round(), "equal": 0 * scores + 3, "tiny": scores * 1e-42}[kind]
+    cells = TorchCells.of(cells_of(Unstructured(share), "block", 3, 130, width), 3, scores.device)
+    assert torch.equal(selection.select(scores, cells), select(scores, cells))
+
+
+@interpreted
 @pytest.mark.parametrize("method", ["magnitude", "wanda", "sparsegpt", "admm"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
 def test_pruning_with_kernels_is_pruning_without(method, dtype):

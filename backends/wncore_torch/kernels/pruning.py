@@ -9,7 +9,7 @@ from wncore_torch.pruning.methods import prune_by
 from wncore_torch.pruning.steps import Steps
 
 FUSED = Steps(select, sweep_panel)
-HOW = f"Triton for sweeps, and for cells of a row of up to {NARROW} columns; else plain torch"
+HOW = f"Triton for sweeps, and for cells of all rows or of up to {NARROW} columns of one; else plain torch"
 
 
 def prune(w: Tensor, h: Tensor, spec: PruneSpec) -> tuple[Tensor, Tensor, Tensor]:

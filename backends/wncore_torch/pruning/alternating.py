@@ -26,9 +26,10 @@ def admm(w: Tensor, damped: Damped, cells: TorchCells, steps: Steps, iterations:
     mask = steps.select(dense.abs(), cells)
     sparse, dual = torch.where(mask, dense, 0.0), torch.zeros_like(dense)
     for penalty in np.geomspace(*PENALTIES, iterations).tolist():
-        close = (target + (penalty * sparse - dual) @ basis) / (eigenvalues + penalty) @ basis.mT
-        wanted = close + dual / penalty
-        mask = steps.select(wanted.abs() * alive, cells)
+        pull = torch.add(dual, sparse, alpha=-penalty)
+        close = torch.baddbmm(target, pull, basis, alpha=-1).div_(eigenvalues + penalty) @ basis.mT
+        wanted = torch.add(close, dual, alpha=1 / penalty)
+        mask = steps.select(wanted.abs().mul_(alive), cells)
         sparse = torch.where(mask, wanted, 0.0)
-        dual += penalty * (close - sparse)
+        dual.add_(close.sub_(sparse), alpha=penalty)
     return torch.where(alive & (unit > 0), sparse / unit, w * mask), mask

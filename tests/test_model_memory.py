@@ -6,6 +6,7 @@ import subprocess
 import sys
 from mmap import mmap
 from pathlib import Path
+from weakref import ref
 
 import pytest
 
@@ -16,10 +17,13 @@ import torch
 from model_families import FAMILIES, edit_tensors, make
 
 from wncore.resources import Memory, forget_highest, highest, resident
+from wncore_torch.model import held as memory_of_blocks
+from wncore_torch.model import opened
 from wncore_torch.model.blocks import find_blocks
 from wncore_torch.model.forecast import heaviest_block, load_of, streaming, waiting
 from wncore_torch.model.opening import open_folder
 from wncore_torch.model.parameters import names_below
+from wncore_torch.model.stream import Block
 
 TINY = Path(__file__).parent.parent / "data" / "tiny-llm"
 SHAPE = {"hidden_size": 512, "intermediate_size": 1536, "num_attention_heads": 8, "num_key_value_heads": 4}
@@ -136,3 +140,26 @@ def test_experts_are_read_and_fused(tmp_path):
     size = 4 * folder.model.get_parameter(name).numel()
     load = load_of(folder, [name])
     assert (load.reading, load.held) == (Memory(2 * size), Memory(size))
+
+
+@pytest.mark.parametrize("verb", ["score", "prune"])
+def test_inputs_of_one_block_are_gone_before_the_next_is_read(run, monkeypatch, verb):
+    """They are the most of what a GPU holds, and would be there twice."""
+    matrix, pass_on, held, found = opened.matrix, Block._pass, [], []
+
+    def watched(name, values):
+        made = matrix(name, values)
+        held.extend([] if name.endswith("weight") else [ref(made)])
+        return made
+
+    def counted(self, *args, **how):
+        found.append(sum(one() is not None for one in held))
+        return pass_on(self, *args, **how)
+
+    for module in (opened, memory_of_blocks):
+        monkeypatch.setattr(module, "matrix", watched)
+    monkeypatch.setattr(Block, "_pass", counted)
+    code, _, err = run(verb, TINY, "--text", TINY / "heldout.txt", "--windows", 2, "--length", 64, "--device", "cpu")
+    assert code == 0, err
+    assert len(held) > len(found) >= 4
+    assert not any(found)

@@ -104,6 +104,7 @@ def prune_layers(
             calibration = calibrator.of(one)
             reports = {"wasserstein": wasserstein, "ranks": ranks, "calibration": calibration}
             pruned = prune_layer(one, specs[one.name], ridge=ridge, **reports)
+        del one  # its inputs need not wait while those of the next are read
         if pruned:
             yield pruned
 

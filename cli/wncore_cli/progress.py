@@ -52,4 +52,5 @@ def begun(opened: "Iterable[Activations]", bar: Any) -> "Iterator[Activations]":
     for one in opened:
         describe(bar, one.name)
         yield one
+        del one  # whoever took it may have let go of it
         bar.update()

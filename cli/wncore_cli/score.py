@@ -236,6 +236,7 @@ def _run(
             with attempt(one.name, fail):
                 chosen: dict[str, Any] = settings | {"estimator": "exact"} if one.name in exactly else settings
                 dense.append(score_layer(one, **chosen))
+            del one  # its outputs need not wait while those of the next are read
         for one in (others[score.name] for score in dense if score.name in others):
             describe(bar, one.name)
             with attempt(one.name, lambda name, error: fail(name, WncoreError(f"of the second dump: {error}"))):

@@ -25,7 +25,7 @@ WIDE_TILE = 8192
 
 def select(scores: Tensor, cells: TorchCells) -> Tensor:
     """Prune the lowest scores of each cell, ties to the lowest index: (k, m, d) >= 0 -> mask (k, m, d), True = kept."""
-    if cells.by_row and cells.width > NARROW or scores.dtype not in (torch.float32, torch.float64):
+    if (cells.by_row and cells.width > NARROW) or scores.dtype not in (torch.float32, torch.float64):
         return plain.select(scores, cells)
     scores, zeros = scores.contiguous(), cells.zeros.contiguous()
     (k, m, d), spans = scores.shape, zeros.shape[1]
@@ -159,7 +159,7 @@ def _keep(
     tied = (bits == limit) & there
     before = 0
     if ties > missing:  # some stay: the ties of the tiles before this one are counted
-        for other in range(0, tile):
+        for other in range(tile):
             those, _, _ = _bits(scores, cell, other, m, d, spans, WIDTH, TILE, DIGITS)
             before += tl.sum((those == limit).to(tl.int32), 0)
     lost = (bits < limit) | (tied & (tl.cumsum(tied.to(tl.int32), 0) + before <= missing))

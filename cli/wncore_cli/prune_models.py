@@ -1,6 +1,6 @@
 """``wncore prune`` of a model: a folder that is its copy but for the weights pruned, judged by its perplexity."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,8 +87,9 @@ def _state(job: "Job") -> int:
     """Return the most that pruning a layer takes beside its inputs."""
     from wncore.layer_pruning import memory_of
 
-    shapes = {name: job.reading.model.layers[name].shape for name in job.reading.names}
-    return max(memory_of(m, d, job.specs[name], job.reading.engine) for name, (m, d) in shapes.items())
+    shapes, engine = {name: job.reading.model.layers[name].shape for name in job.reading.names}, job.reading.engine
+    beside: Callable[[int, int], int] = getattr(engine, "working_memory", lambda m, d: 0)
+    return max(memory_of(m, d, job.specs[name], engine) + beside(m, d) for name, (m, d) in shapes.items())
 
 
 def _run(job: "Job", work: Any) -> Iterator[list["LayerPruning"]]:

@@ -160,8 +160,9 @@ class Collected:
     def __init__(self, layers: Sequence[Linear], parts: Collection[str], starts: Sequence[int], store: Store) -> None:
         self._parts, self._starts, self._store = parts, starts, store
         self.holder = holders(layers)
-        self._tokens: dict[str, list[Tensor | None]] = {}
-        self._norms: dict[str, list[Tensor]] = {}
+        self._tokens: dict[str, list[range | Tensor | None]] = {}
+        self._norms: dict[str, Rows] = {}  # not many small tensors, which would break up the memory between large ones
+        self._lengths: dict[str, NDArray[np.float32]] = {}
         self._read = dict.fromkeys(self.holder, 0)
         self._torn: set[str] = set()
 
@@ -179,12 +180,13 @@ class Collected:
         self._read[name] += len(read.x)
         if not whole:
             self._torn.add(name)
-        told = None if read.tokens is None else torch.arange(start, stop) if whole else read.tokens.cpu() + start
+        told = None if read.tokens is None else range(start, stop) if whole else read.tokens.cpu() + start
         self._tokens.setdefault(name, []).append(told)
         if self.holder[name] == name:
             if "input" in self._parts:
                 self._store.add(name, "input", read.batch, read.x, whole)
-            self._norms.setdefault(name, []).append(torch.linalg.vector_norm(read.x, dim=1, dtype=torch.float32))
+            norms = torch.linalg.vector_norm(read.x, dim=1, keepdim=True, dtype=torch.float32)
+            self._norms.setdefault(name, Rows(self.total, norms.device)).add(norms, whole)
 
     def reads_all(self, name: str) -> bool:
         """Whether a layer read every token once, in order."""
@@ -192,15 +194,17 @@ class Collected:
 
     def tokens(self, name: str) -> NDArray[np.int64] | None:
         """Return which tokens of the text a layer's rows are; None if the model hides it."""
-        found = [part for part in self._tokens.get(name, ()) if part is not None]
-        if len(found) < len(self._tokens.get(name, ())):
+        found = self._tokens.get(name, [])
+        if any(part is None for part in found):
             return None
-        return torch.cat(found).numpy() if found else np.zeros(0, np.int64)
+        return np.concatenate([np.zeros(0, np.int64), *map(np.asarray, found)])
 
     def norms(self, holder: str) -> NDArray[np.float32]:
         """Return the lengths of the inputs that a layer holds, (n,)."""
-        found = self._norms.get(holder, ())
-        return torch.cat(list(found)).cpu().numpy() if found else np.zeros(0, np.float32)
+        if holder not in self._lengths:
+            rows = self._norms.pop(holder, None)
+            self._lengths[holder] = np.zeros(0, np.float32) if rows is None else rows.result()[:, 0].cpu().numpy()
+        return self._lengths[holder]
 
 
 def holders(layers: Sequence[Linear]) -> dict[str, str]:

@@ -19,8 +19,8 @@ def gram(x: Tensor, labels: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
     """
     d = x.shape[1]
     grams, sums = (torch.zeros(k, *shape, dtype=torch.float64, device=x.device) for shape in ((d, d), (d,)))
-    counts = labels.bincount(minlength=k)
-    clusters: list[Any] = [x.split(CHUNK)]  # one expert copies nothing
+    counts = torch.full((1,), len(x), dtype=torch.int64, device=x.device) if k == 1 else labels.bincount(minlength=k)
+    clusters: list[Any] = [x.split(CHUNK)]  # one expert copies nothing, and asks the device nothing
     if k > 1:
         clusters = [(x[tokens] for tokens in cluster.split(CHUNK)) for cluster in by_label(labels, counts)]
     for c, chunks in enumerate(clusters):

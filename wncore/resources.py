@@ -57,6 +57,15 @@ def give_back_at_once(large: int = LARGE) -> None:
         library.mallopt(M_TRIM_THRESHOLD, 8 * large)
 
 
+def give_back() -> None:
+    """Return to the system what was freed, and lies in holes of a heap, where its allocator can be asked to.
+
+    Without it the heap of a model of 60 blocks of 64 MiB grew by 16 to 40 MiB with each block.
+    """
+    with suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def resident() -> int:
     """Return the bytes that this process has in memory, pages of mapped files among them."""
     return _status("VmRSS") or highest()

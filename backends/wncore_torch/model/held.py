@@ -194,10 +194,12 @@ class Collected:
 
     def tokens(self, name: str) -> NDArray[np.int64] | None:
         """Return which tokens of the text a layer's rows are; None if the model hides it."""
-        found = self._tokens.get(name, [])
-        if any(part is None for part in found):
-            return None
-        return np.concatenate([np.zeros(0, np.int64), *map(np.asarray, found)])
+        told = [np.zeros(0, np.int64)]
+        for part in self._tokens.get(name, ()):
+            if part is None:
+                return None
+            told.append(np.arange(part.start, part.stop) if isinstance(part, range) else part.numpy())
+        return np.concatenate(told)
 
     def norms(self, holder: str) -> NDArray[np.float32]:
         """Return the lengths of the inputs that a layer holds, (n,)."""

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from wncore.errors import InputError
+from wncore.resources import give_back
 from wncore_torch.model.blocks import find_blocks, surroundings_loaded
 from wncore_torch.model.folder import Folder
 from wncore_torch.model.linears import Linear, Linears, name_of
@@ -90,6 +91,7 @@ class Stream:
                     yield block
                     if not block.handed_on:
                         block.hand_on()
+                give_back()
 
     def logits(self, rows: int) -> Iterator[tuple[int, int, Tensor]]:
         """Yield the batch, the first position, and logits (b, c, v) of c positions, after the last block.

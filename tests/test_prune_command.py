@@ -160,6 +160,19 @@ def test_a_gram_matrix_is_enough_but_nothing_judges(run, acts, tensors, tmp_path
     assert "the errors are those on the calibration tokens alone" in run("prune", grams)[2]
 
 
+def test_rank_and_condition_are_worked_out_for_who_asks(run, acts, monkeypatch):
+    monkeypatch.setattr("wncore.calibration.eigenvalues", lambda gram: pytest.fail("an eigenproblem"))
+    found = document(run, acts, "--no-ranks", "--no-wasserstein")["layers"]
+    assert [(one["rank"], one["condition"]) for one in found] == [(None, None)] * 2
+    code, out, _ = run("prune", acts, "--no-ranks", "--no-wasserstein")
+    assert code == 0
+    assert "condition" not in out
+    monkeypatch.undo()
+    plain = document(run, acts, "--no-wasserstein")["layers"]
+    assert all(one["rank"] == D and one["condition"] > 1 for one in plain)
+    assert [one | {"rank": None, "condition": None} for one in plain] == found
+
+
 def test_bits_round_what_is_kept(run, acts, tmp_path):
     out = tmp_path / "p.safetensors"
     assert run("prune", acts, "--bits", 3, "--method", "sparsegpt", "-o", out)[0] == 0

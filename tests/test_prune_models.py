@@ -53,6 +53,8 @@ def test_a_folder_is_written_and_judged(run, tmp_path):
     assert evaluation["text"] == str(OTHER)
     assert evaluation["perplexity"] == pytest.approx(json.loads(judged)["perplexity"], rel=1e-6)
     assert {"predicted", "measured"} <= found["resources"].keys()
+    assert {layer["rank"] for layer in found["layers"]} == {None}
+    assert all(160 <= layer["rank"] <= 416 for layer in pruned(run, *MLP, *QUICK, "--ranks")["layers"])
 
 
 def test_the_mlp_is_the_default_and_nothing_is_kept_without_an_output(run, tmp_path):

@@ -21,11 +21,14 @@ DIGIT = 8
 """Bits of a digit of wide cells."""
 WIDE_TILE = 8192
 """Scores of a program of wide cells."""
+MOST = 2**16 - 1
+"""Wide cells: no grid has more in its second dimension."""
 
 
 def select(scores: Tensor, cells: TorchCells) -> Tensor:
     """Prune the lowest scores of each cell, ties to the lowest index: (k, m, d) >= 0 -> mask (k, m, d), True = kept."""
-    if (cells.by_row and cells.width > NARROW) or scores.dtype not in (torch.float32, torch.float64):
+    few = cells.width <= NARROW if cells.by_row else len(scores) * cells.zeros.shape[1] <= MOST
+    if not few or scores.dtype not in (torch.float32, torch.float64):
         return plain.select(scores, cells)
     scores, zeros = scores.contiguous(), cells.zeros.contiguous()
     (k, m, d), spans = scores.shape, zeros.shape[1]

@@ -20,6 +20,7 @@ from wncore.layers.activations import open_layer
 from wncore.scoring import score_layer
 from wncore_torch.model import HuggingFace
 from wncore_torch.model.attention import fused_heads
+from wncore_torch.model.forecast import heaviest_block
 from wncore_torch.model.held import matrix
 from wncore_torch.model.linears import find_linears
 from wncore_torch.model.opening import open_folder
@@ -82,7 +83,8 @@ def test_perplexity_is_that_of_the_host_and_memory_as_foretold(tmp_path, dtype):
     (found,) = work.run()
     increase, foretold = work.measured().device - work.base.device, work.predicted.device - work.base.device
     assert increase > 2**25
-    assert abs(foretold - increase) <= 0.2 * increase, (foretold / 2**20, increase / 2**20)
+    ahead = heaviest_block(open_folder(path, dtype, device="cuda")).held.device  # may be there already when one runs
+    assert foretold - ahead <= 1.2 * increase <= 1.44 * foretold, (foretold / 2**20, increase / 2**20)
     (wanted,) = HuggingFace.evaluate(path, [TINY / "heldout.txt"], device="cpu", **options).run()
     assert math.isclose(found.perplexity, wanted.perplexity, rel_tol={"float32": 1e-3, "bfloat16": 0.05}[dtype])
 

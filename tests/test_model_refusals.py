@@ -1,6 +1,7 @@
 """Folders that are refused, by name, before a weight is read."""
 
 import json
+import os
 
 import pytest
 
@@ -140,7 +141,16 @@ def test_a_tensor_in_two_shards(sharded):
 @pytest.mark.parametrize("content", [b"[]", b"{}", b'{"weight_map": {"a": 1}}', b"\xff"])
 def test_an_index_that_is_none(sharded, content):
     (sharded / "model.safetensors.index.json").write_bytes(content)
-    refuse(sharded, "index.json (has no weight_map|is not sound JSON)", DumpError)
+    refuse(sharded, "index.json (is no index of shards|has no weight_map|is not sound JSON)", DumpError)
+
+
+def test_an_index_that_never_ends(sharded, monkeypatch):
+    monkeypatch.setattr("wncore.dumps.sources.LONGEST", 100)
+    refuse(sharded, "index.json has more than 100 bytes", DumpError)
+    path = sharded / "model.safetensors.index.json"
+    path.unlink()
+    os.mkfifo(path)
+    refuse(sharded, "is not a regular file", DumpError)
 
 
 def test_a_truncated_file(llama):

@@ -151,6 +151,17 @@ def _strays(index: Index, seen: set[str]) -> list[str]:
 
 
 def _read_index(path: Path) -> Index:
+    return Index(path, {tensor: _shards(path, tensor, value) for tensor, value in read_weight_map(path).items()})
+
+
+def read_weight_map(path: Path) -> dict[str, Any]:
+    """Read what an index of shards says: tensor -> the name of its file, or of several, which nobody has checked yet.
+
+    Raises
+    ------
+    DumpError
+        If it is no regular file, too long, not sound JSON, or has no such map.
+    """
     with open_regular(path) as file, refuse_foreign(path, file, "index"):
         text = file.read(LONGEST + 1)
         if len(text) > LONGEST:
@@ -158,11 +169,11 @@ def _read_index(path: Path) -> Index:
         try:
             content = strict_json.loads(text)
         except ValueError as error:
-            raise DumpError(f"{path} is not sound JSON: {error}; write it again") from error
+            raise DumpError(f"{path} is not sound JSON: {error}; write it, or download it, again") from error
     where = content.get("weight_map") if strict_json.is_object(content) else None
     if not strict_json.is_object(where) or not where:
         raise DumpError(f"{path} is no index of shards; it needs an object 'weight_map' that names files")
-    return Index(path, {tensor: _shards(path, tensor, value) for tensor, value in where.items()})
+    return where
 
 
 def _shards(index: Path, tensor: str, value: Any) -> list[str]:

@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
-from wncore.dumps import strict_json
 from wncore.dumps.header import read_header
+from wncore.dumps.sources import read_weight_map
 from wncore.errors import DumpError, InputError
 
 DTYPES = {
@@ -84,12 +84,8 @@ def _read_index(path: Path) -> dict[str, str] | None:
                 f"them to safetensors first"
             )
         return None
-    try:
-        content = strict_json.loads((path / INDEX).read_bytes())
-    except ValueError as error:
-        raise DumpError(f"{path / INDEX} is not sound JSON: {error}; download it again") from error
-    found = content.get("weight_map") if strict_json.is_object(content) else None
-    if not strict_json.is_object(found) or not all(isinstance(name, str) for name in found.values()):
+    found = read_weight_map(path / INDEX)
+    if not all(isinstance(name, str) for name in found.values()):
         raise DumpError(f"{path / INDEX} has no weight_map that names a file for each tensor; download it again")
     shards = {str(name): str(shard) for name, shard in found.items()}
     for shard in sorted(set(shards.values())):

@@ -13,6 +13,7 @@ pytest.importorskip("transformers", reason="transformers is not installed")
 import torch
 from model_families import make, plain_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import AutoTokenizer
 
 from wncore.errors import InputError, NonFiniteError
 from wncore_torch.model.evaluate import evaluate, token_losses
@@ -205,6 +206,25 @@ def test_the_default_length():
         window_length(2000, 1024)
     with pytest.raises(InputError, match="at least 2 tokens; got 1"):
         window_length(1, None)
+
+
+def test_a_tokenizer_is_opened_once_for_all_texts_and_again_if_its_files_are_others(tmp_path, story, monkeypatch):
+    path, found = make(tmp_path / "model", "llama", vocab_size=259), []
+    write_tokenizer(path)
+    (path / "gone.json").symlink_to(tmp_path / "nothing")  # a download that was cleared away
+    load = AutoTokenizer.from_pretrained
+
+    def opened(*args, **options):
+        found.append(args)
+        return load(*args, **options)
+
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", opened)
+    first, second = read_text(path, story), read_text(path, story)
+    assert first.tokens.tolist() == second.tokens.tolist()
+    assert len(found) == 1
+    (path / "tokenizer.json").write_text((path / "tokenizer.json").read_text() + " ")
+    read_text(path, story)
+    assert len(found) == 2
 
 
 def test_what_cannot_be_read_is_refused(talker, tmp_path, story):

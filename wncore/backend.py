@@ -29,8 +29,8 @@ class Backend(Protocol):
     raises NotImplementedError with the reason: there is no silent fallback.
 
     A backend may also have `device_name`, `operations` (a text for each operation: what runs it) and `versions` (of
-    drivers and compilers), all for its certificate; and `working_memory(m, d)`, the bytes that it takes to prune a
-    matrix beside `wncore.layer_pruning.memory_of`, for forecasts.
+    drivers and compilers), all for its certificate; and `working_memory(m, d, spec)`, the bytes that it takes to prune
+    a matrix beside `wncore.layer_pruning.memory_of`, for forecasts.
     """
 
     name: ClassVar[str]

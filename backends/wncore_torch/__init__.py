@@ -66,11 +66,15 @@ class TorchBackend:
             found["triton"] = sys.modules["triton"].__version__
         return found
 
-    def working_memory(self, m: int, d: int) -> int:
-        """Return the bytes that pruning (m, d) holds beside matrices and weights: the systems of a block of rows."""
+    def working_memory(self, m: int, d: int, spec: "PruneSpec") -> int:
+        """Return the bytes that pruning (m, d) holds beside matrices and weights.
+
+        A step that is recorded, and, to re-solve, a block of rows' systems, gathered by an index, and their factors.
+        """
         from wncore_torch.pruning.least_squares import BLOCK
 
-        return 3 * 8 * min(BLOCK, m * d * d)  # the rows' matrices, gathered by an index, and their factors
+        recorded = 4 * 4 * m * d if spec.method == "admm" and self.device.type == "cuda" else 0
+        return recorded + (3 * 8 * min(max(BLOCK, d * d), m * d * d) if spec.resolved else 0)
 
     def asarray(self, x: Any, dtype: str) -> "Tensor":
         """Take an array, or a tensor, to the device; floats become `dtype`, integers int64."""

@@ -87,9 +87,10 @@ def _state(job: "Job") -> int:
     """Return the most that pruning a layer takes beside its inputs."""
     from wncore.layer_pruning import memory_of
 
-    shapes, engine = {name: job.reading.model.layers[name].shape for name in job.reading.names}, job.reading.engine
-    beside: Callable[[int, int], int] = getattr(engine, "working_memory", lambda m, d: 0)
-    return max(memory_of(m, d, job.specs[name], engine) + beside(m, d) for name, (m, d) in shapes.items())
+    engine, layers = job.reading.engine, job.reading.model.layers
+    beside: Callable[..., int] = getattr(engine, "working_memory", lambda *_: 0)
+    needs = [(*layers[name].shape, job.specs[name]) for name in job.reading.names]
+    return max(memory_of(m, d, spec, engine) + beside(m, d, spec) for m, d, spec in needs)
 
 
 def _run(job: "Job", work: Any) -> Iterator[list["LayerPruning"]]:

@@ -28,6 +28,7 @@ MOST = 2**16 - 1
 def select(scores: Tensor, cells: TorchCells) -> Tensor:
     """Prune the lowest scores of each cell, ties to the lowest index: (k, m, d) >= 0 -> mask (k, m, d), True = kept."""
     few = cells.width <= NARROW if cells.by_row else len(scores) * cells.zeros.shape[1] <= MOST
+    few &= scores[0].numel() < 2**31
     if not few or scores.dtype not in (torch.float32, torch.float64):
         return plain.select(scores, cells)
     scores, zeros = scores.contiguous(), cells.zeros.contiguous()
@@ -77,12 +78,14 @@ def _select_wide(scores: Tensor, zeros: Tensor, mask: Tensor, width: int) -> Non
     """Mark what is kept of cells of all rows: (k, m, d), (1, c) -> mask (k, m, d) of 0 and 1."""
     (k, m, d), spans = scores.shape, zeros.shape[1]
     digits = scores.element_size() * 8 // DIGIT
+    tiles = triton.cdiv(m * width, WIDE_TILE)
     counts = torch.zeros(k * spans, digits, 2**DIGIT, dtype=torch.int32, device=scores.device)
-    grid = (triton.cdiv(m * width, WIDE_TILE), k * spans)
+    last = torch.empty(k * spans, tiles, 2**DIGIT, dtype=torch.int32, device=scores.device)
+    grid = (tiles, k * spans)
     shape = {"WIDTH": width, "TILE": WIDE_TILE, "DIGIT": DIGIT, "DIGITS": digits, "num_warps": 8}
     for place in range(digits):
-        _count_digits[grid](scores, zeros, counts, m, d, spans, PLACE=place, **shape)
-    _keep[grid](scores, zeros, counts, mask, m, d, spans, **shape)
+        _count_digits[grid](scores, zeros, counts, last, m, d, spans, tiles, PLACE=place, **shape)
+    _keep[grid](scores, zeros, counts, last, mask, m, d, spans, tiles, **shape)
 
 
 @triton.jit
@@ -117,24 +120,32 @@ def _count_digits(
     scores,
     zeros,
     counts,
+    last,
     m,
     d,
     spans,
+    tiles,
     PLACE: tl.constexpr,
     WIDTH: tl.constexpr,
     TILE: tl.constexpr,
     DIGIT: tl.constexpr,
     DIGITS: tl.constexpr,
 ):
-    """Count the digits at one place, of the scores of a cell whose digits before are the threshold's."""
-    cell = tl.program_id(1)
-    bits, _, there = _bits(scores, cell, tl.program_id(0).to(tl.int64), m, d, spans, WIDTH, TILE, DIGITS)
+    """Count the digits at one place, of the scores of a cell whose digits before are the threshold's.
+
+    At the last place, what each tile has is kept, too.
+    """
+    cell, tile = tl.program_id(1), tl.program_id(0).to(tl.int64)
+    bits, _, there = _bits(scores, cell, tile, m, d, spans, WIDTH, TILE, DIGITS)
     first, _ = _threshold(zeros, counts, cell, spans, PLACE, DIGIT, DIGITS)
     if PLACE > 0:
         there &= (bits >> ((DIGITS - PLACE) * DIGIT)) == first
     digit = ((bits >> ((DIGITS - 1 - PLACE) * DIGIT)) & ((1 << DIGIT) - 1)).to(tl.int32)
-    found = tl.histogram(digit, 1 << DIGIT, mask=there)
     bins = tl.arange(0, 1 << DIGIT)
+    found = tl.histogram(tl.where(there, digit, 0), 1 << DIGIT)  # older Tritons know no mask: the rest is taken off
+    found -= tl.where(bins == 0, tl.sum((~there).to(tl.int32), 0), 0)
+    if PLACE == DIGITS - 1:
+        tl.store(last + (cell * tiles + tile) * (1 << DIGIT) + bins, found)
     tl.atomic_add(counts + (cell * DIGITS + PLACE) * (1 << DIGIT) + bins, found, mask=found > 0)
 
 
@@ -143,10 +154,12 @@ def _keep(
     scores,
     zeros,
     counts,
+    last,
     mask,
     m,
     d,
     spans,
+    tiles,
     WIDTH: tl.constexpr,
     TILE: tl.constexpr,
     DIGIT: tl.constexpr,
@@ -157,13 +170,14 @@ def _keep(
     bits, where, there = _bits(scores, cell, tile, m, d, spans, WIDTH, TILE, DIGITS)
     limit, missing = _threshold(zeros, counts, cell, spans, DIGITS, DIGIT, DIGITS)
     none = tl.load(zeros + cell % spans) == 0
-    last = (limit & ((1 << DIGIT) - 1)).to(tl.int32)
-    ties = tl.load(counts + (cell * DIGITS + DIGITS - 1) * (1 << DIGIT) + last)
+    digit = (limit & ((1 << DIGIT) - 1)).to(tl.int32)
+    ties = tl.load(counts + (cell * DIGITS + DIGITS - 1) * (1 << DIGIT) + digit)
     tied = (bits == limit) & there
     before = 0
-    if ties > missing:  # some stay: the ties of the tiles before this one are counted
-        for other in range(tile):
-            those, _, _ = _bits(scores, cell, other, m, d, spans, WIDTH, TILE, DIGITS)
-            before += tl.sum((those == limit).to(tl.int32), 0)
+    if ties > missing:  # some stay: the ties of the tiles before this one are added up
+        for first in range(0, tile, 1024):
+            others = first + tl.arange(0, 1024)
+            count = tl.load(last + (cell * tiles + others) * (1 << DIGIT) + digit, mask=others < tile, other=0)
+            before += tl.sum(count, 0)
     lost = (bits < limit) | (tied & (tl.cumsum(tied.to(tl.int32), 0) + before <= missing))
     tl.store(mask + where, (none | ~lost).to(tl.uint8), mask=there)

@@ -47,14 +47,15 @@ def open_tokenizer(path: Path) -> Any:
             f"{path} has no tokenizer, there is {there}; add the tokenizer's files, tokenizer.json for one"
         )
     try:
-        return _open(path, tuple((entry.name, entry.stat().st_mtime_ns) for entry in sorted(path.iterdir())))
+        there = {one.name: one.stat() for one in sorted(path.iterdir()) if one.is_file()}
+        return _open(path, tuple((name, one.st_mtime_ns, one.st_size) for name, one in there.items()))
     except (ValueError, OSError, KeyError, ImportError, AttributeError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"the tokenizer of {path} cannot be opened: {reason}; add its tokenizer.json") from error
 
 
 @lru_cache(maxsize=1)
-def _open(path: Path, files: tuple[tuple[str, int], ...]) -> Any:
+def _open(path: Path, files: tuple[tuple[str, int, int], ...]) -> Any:
     """Open a tokenizer, or find the one that was opened of the same files: a run may read several texts."""
     return AutoTokenizer.from_pretrained(path, trust_remote_code=False, local_files_only=True)
 

@@ -17,7 +17,8 @@ HOST_BATCH, DEVICE_BATCH = 2**27, 2**28
 """Numbers in a batch of matrices: 1 GiB on the CPU, 2 GiB elsewhere for each of the arrays that a method holds.
 
 At their peak these are, in float64 arrays of a batch, (k, d, d) and (k, m, d) each: 2 and 0 for the ridge, 3 and 5 for
-a sweep, 4 and 0 for OBS, 5 and 0 for ADMM beside 8 (k, m, d) in the dtype of the weights, and 1 and 4 for re-solving;
+a sweep, 4 and 0 for OBS, 5 and 0 for ADMM beside 8 (k, m, d) in the dtype of the weights, half as many again on a GPU,
+where its step is recorded, and 1 and 4 for re-solving;
 those of the method stay while the batch does. OBS and re-solving have blocks of rows of their own.
 """
 

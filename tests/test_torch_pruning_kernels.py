@@ -110,6 +110,30 @@ def test_kernels_in_the_interpreter():
     assert run.returncode == 0, run.stdout
 
 
+@pytest.mark.skipif(INTERPRETED, reason="this is the interpreter")
+@pytest.mark.skipif(sys.platform != "linux", reason="Triton's assembler is for Linux")
+@pytest.mark.parametrize("only", [{}, {"spans": 1, "tiles": 1}], ids=["cells", "one tile"])
+@pytest.mark.parametrize(("dtype", "digits"), [("fp32", 4), ("fp64", 8)])
+def test_the_kernels_of_wide_cells_compile_for_a_gpu(tmp_path, monkeypatch, dtype, digits, only):
+    """To machine code, without a GPU: the interpreter takes what the compiler refuses."""
+    triton = pytest.importorskip("triton", reason="triton is not installed")
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from wncore_torch.kernels import selection
+
+    types = {"scores": f"*{dtype}", "zeros": "*i32", "counts": "*i32", "last": "*i32", "mask": "*u8"}
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    fixed = {"WIDTH": 130, "TILE": selection.WIDE_TILE, "DIGIT": selection.DIGIT, "DIGITS": digits} | only
+    kernels = [(selection._count_digits, {"PLACE": place}) for place in (0, digits - 1)] + [(selection._keep, {})]
+    for kernel, more in kernels:
+        constants = fixed | more
+        signature = {name: "constexpr" if name in constants else types.get(name, "i32") for name in kernel.arg_names}
+        source = ASTSource(kernel, signature, constexprs=constants)
+        made = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 8})
+        assert len(made.asm["cubin"]) > 1000
+
+
 interpreted = pytest.mark.skipif(not INTERPRETED, reason="test_kernels_in_the_interpreter runs it")
 
 

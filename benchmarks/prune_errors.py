@@ -61,7 +61,7 @@ def synthetic_table(backend):
             published = settings.get("damping") == "published"
             spec = PruneSpec(PATTERNS, ridge=0.01 if published else chosen_ridge(*x.shape), **settings)
             weights = backend.prune(w[None], h[None], spec)[0]
-            row(name, [relative_errors(one[0], w, h, get_backend("numpy"))[0] for one in weights])
+            row(name, [relative_errors(one[0], w, h)[0] for one in weights])
 
 
 def real_table(backend):

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike
 
-from wncore.backend import Backend
+from wncore.backend import Backend, get_backend
 from wncore.normal import Float
 
 
@@ -17,12 +17,15 @@ def neuron_losses(w: ArrayLike, h: ArrayLike) -> Float:
     return np.maximum(((weights @ np.asarray(h, np.float64)) * weights).sum(axis=1), 0.0)
 
 
-def expert_losses(experts: ArrayLike, dense: ArrayLike, grams: ArrayLike, backend: Backend) -> tuple[Float, Float]:
+def expert_losses(
+    experts: ArrayLike, dense: ArrayLike, grams: ArrayLike, backend: Backend | None = None
+) -> tuple[Float, Float]:
     """Return what each expert's neurons lose on its own tokens, and what there was: (k, m, d), (m, d), (k, d, d).
 
     The sums ||(W_c - W)_i X_c||^2 and ||W_i X_c||^2, (k, m) each, in a unit of their own that keeps numbers whose
-    squares would leave the range of float64 from doing harm.
+    squares would leave the range of float64 from doing harm. By the definition, if no backend is given.
     """
+    backend = get_backend("numpy") if backend is None else backend
     after, before, parts = np.asarray(experts), np.asarray(dense, np.float64), np.asarray(grams, np.float64)
     unit = _power_of_two(float(max(np.abs(w).max(initial=0) for w in (before, *after))))
     size = _power_of_two(np.einsum("kii->ki", parts).max(initial=0.0))
@@ -42,11 +45,12 @@ def ratio(lost: Float, whole: Float) -> Float:
         return np.where(lost == 0, 0.0, lost / whole)
 
 
-def relative_errors(sparse: ArrayLike, dense: ArrayLike, h: ArrayLike, backend: Backend) -> tuple[float, Float]:
+def relative_errors(
+    sparse: ArrayLike, dense: ArrayLike, h: ArrayLike, backend: Backend | None = None
+) -> tuple[float, Float]:
     """Return ||(W'-W)X||^2 / ||WX||^2 of the layer, and of each neuron (m,); the units cancel.
 
-    >>> from wncore.backend import get_backend
-    >>> relative_errors([[0.0, 1.0]], [[1.0, 1.0]], [[1.0, 0.0], [0.0, 3.0]], get_backend("numpy"))
+    >>> relative_errors([[0.0, 1.0]], [[1.0, 1.0]], [[1.0, 0.0], [0.0, 3.0]])
     (0.25, array([0.25]))
     """
     lost, whole = expert_losses(np.asarray(sparse)[None], dense, np.asarray(h)[None], backend)

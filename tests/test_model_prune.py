@@ -20,6 +20,7 @@ from wncore.layer_pruning import prune_layers
 from wncore.layers.activations import open_layers
 from wncore.pruning.methods import PruneSpec
 from wncore.pruning.patterns import parse_pattern
+from wncore.tolerance import share
 from wncore_torch.model.text import random_windows
 
 
@@ -83,6 +84,32 @@ def test_pruning_a_model_is_pruning_its_capture(tmp_path, family, dtype, backend
         assert one.weight.dtype == mine.weight.dtype
         np.testing.assert_array_equal(one.weight, mine.weight)
         assert (one.relative_error, one.relative_error_holdout) == (mine.relative_error, mine.relative_error_holdout)
+
+
+def agree(source, other, backend, theirs):
+    """Where devices differ: Gram matrices within the budget of both roundings, weights by what they lose."""
+    chosen = source.groups["all"]
+    grams = {one.name: calibrate(one) for one in source.activations(chosen, backend, parts=("input",))}
+    for one in other.activations(chosen, theirs, parts=("input",)):
+        mine, found = grams.pop(one.name), calibrate(one)
+        assert (found.tokens, found.holdout_tokens) == (mine.tokens, mine.holdout_tokens)
+        sizes = np.sqrt(np.outer(mine.gram.diagonal(), mine.gram.diagonal()))
+        assert share(found.gram, mine.gram, "float32", 4 * mine.tokens, sizes) <= 2
+    assert not grams
+    spec = spec_of("0.5")
+    mine, _ = prune(source, chosen, backend, order="dense", spec=spec)
+    found, _ = prune(other, chosen, theirs, order="dense", spec=spec)
+    assert found.keys() == mine.keys()
+    for name, one in found.items():
+        assert one.zeros == mine[name].zeros
+        assert one.relative_error == pytest.approx(mine[name].relative_error, rel=0.02)
+
+
+@pytest.mark.parametrize("name", ["numpy", "torch"])
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_other_backends_give_as_good_weights(tmp_path, family, name, backend):
+    path = make(tmp_path / "model", family)
+    agree(source_of(path), source_of(path), backend, get_backend(name))
 
 
 def inputs_of(path, ids, layer, **weights):
